@@ -1,0 +1,239 @@
+//! The seam between a model's forward pass and a device.
+//!
+//! An operation is defined three times: its contract here, plain loops in `reference`, and fast
+//! versions per device. Operations are as coarse as the fusion that pays on every device, so that a
+//! decode step is few dispatches: per layer `norm_linear`, `rope_store`, `attention`, `linear_add`,
+//! `norm_gated_linear`, `linear_add`.
+//!
+//! Letters: `T` rows (tokens of the step), `N` output features, `K` input features, `H` query heads,
+//! `G` key/value heads, `D` head size. Activations are f32, row-major.
+
+// The operations are listed in `Backend` below.
+
+use std::ops::Range;
+
+use crate::Error;
+
+/// Positions that one KV block holds.
+pub(crate) const BLOCK_TOKENS: usize = 16;
+
+/// Index of a KV block in a model's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct BlockId(pub(crate) u32);
+
+/// The rows of one step: every running sequence's new tokens, concatenated.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    /// `[T]` token ids.
+    pub(crate) tokens: &'a [u32],
+    /// `[T]` position of each in its sequence.
+    pub(crate) positions: &'a [u32],
+    /// One for each sequence; together they cover `0..T` in order.
+    pub(crate) spans: &'a [Span],
+    /// Block tables of all sequences, concatenated.
+    pub(crate) blocks: &'a [BlockId],
+}
+
+/// One sequence's part of a [`Batch`]. Its rows have consecutive positions; positions before the
+/// first row's are in the cache already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Rows of the batch.
+    pub(crate) rows: Range<usize>,
+    /// Its block table in `Batch::blocks`: position `p` lives in entry `p / BLOCK_TOKENS`.
+    pub(crate) blocks: Range<usize>,
+}
+
+/// Attention's shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Heads {
+    /// Query heads, `H`.
+    pub(crate) query: usize,
+    /// Key/value heads, `G`; divides `H`.
+    pub(crate) kv: usize,
+    /// Head size, `D`.
+    pub(crate) size: usize,
+    /// Factor on q·k, usually `1/sqrt(D)`.
+    pub(crate) scale: f32,
+    /// Positions a query sees, itself included; `None` sees all (sliding window attention).
+    pub(crate) window: Option<usize>,
+}
+
+/// RMSNorm: `x[t,k] * gain[k] / sqrt(mean_k(x[t,k]^2) + epsilon)`.
+pub(crate) struct Norm<'a, V> {
+    /// `[K]`.
+    pub(crate) gain: &'a V,
+    /// Added under the root.
+    pub(crate) epsilon: f32,
+}
+
+/// Which elements of a head a rotation pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RopePairs {
+    /// `(2i, 2i+1)`: ggml's NORM, the llama files' permuted rows.
+    Adjacent,
+    /// `(i, i + D/2)`: ggml's NEOX.
+    Halves,
+}
+
+/// Rotary position embedding (arXiv 2104.09864): pair `i` of a head at position `p` turns by
+/// `p * frequencies[i]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Rope {
+    /// Which elements pair.
+    pub(crate) pairs: RopePairs,
+    /// `[rotated/2]` radians per position, scaling applied; elements beyond stay as they are.
+    pub(crate) frequencies: Vec<f32>,
+}
+
+/// Activation of a gated feed-forward layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// tanh approximation of GELU.
+    Gelu,
+}
+
+/// How much KV cache to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CacheShape {
+    /// Layers of the model.
+    pub(crate) layers: usize,
+    /// Key/value heads, `G`.
+    pub(crate) kv_heads: usize,
+    /// Head size, `D`.
+    pub(crate) head_size: usize,
+    /// Blocks of [`BLOCK_TOKENS`] positions.
+    pub(crate) blocks: usize,
+}
+
+/// What a forward pass asks of a device. One thread drives it; buffers are sized when the model
+/// loads and nothing is allocated in a decode step. Shapes are the caller's promise: an
+/// implementation asserts them on entry.
+///
+/// Every row's result is the same whatever the other rows are (batch invariance): each dot product
+/// is summed in one order for every `T`.
+pub(crate) trait Backend {
+    /// Weights `[N, K]` in a layout of the device's own, in their quantised form.
+    type Matrix;
+    /// f32 gains, biases.
+    type Vector;
+    /// Activations `[rows, columns]` f32.
+    type Buffer;
+    /// Keys and values of every block of a model.
+    type Cache;
+
+    /// Weights of one or more tensors stacked along `N` (q, k, v become one matrix).
+    fn matrix(&self, parts: &[Tensor<'_>]) -> Result<Self::Matrix, Error>;
+    /// Gate and up, each `[N, K]`, as [`Backend::norm_gated_linear`] wants them.
+    fn gated_matrix(&self, gate: &Tensor<'_>, up: &Tensor<'_>) -> Result<Self::Matrix, Error>;
+    /// A one-dimensional tensor (or several, concatenated) as f32.
+    fn vector(&self, parts: &[Tensor<'_>]) -> Result<Self::Vector, Error>;
+    /// A zeroed buffer.
+    fn buffer(&self, rows: usize, columns: usize) -> Result<Self::Buffer, Error>;
+    /// A KV cache; contents of a block are undefined until stored.
+    fn cache(&self, shape: CacheShape) -> Result<Self::Cache, Error>;
+    /// Bytes of one block of a cache of this shape.
+    fn block_bytes(&self, shape: CacheShape) -> usize;
+
+    /// `x[t,:] = scale * table[tokens[t],:]`.
+    fn embed(&mut self, tokens: &[u32], table: &Self::Matrix, scale: f32, x: &mut Self::Buffer);
+
+    /// `y[t,n] = sum_k norm(x)[t,k] * w[n,k] + bias[n]` for `t < rows`.
+    fn norm_linear(
+        &mut self,
+        rows: usize,
+        x: &Self::Buffer,
+        norm: Norm<'_, Self::Vector>,
+        w: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        y: &mut Self::Buffer,
+    );
+
+    /// Rotates q and k of `qkv` `[T, (H+2G)*D]` in place and stores k and v in the cache.
+    fn rope_store(
+        &mut self,
+        batch: Batch<'_>,
+        layer: usize,
+        heads: Heads,
+        rope: &Rope,
+        qkv: &mut Self::Buffer,
+        cache: &mut Self::Cache,
+    );
+
+    /// `out[t, h*D..] = sum_p softmax_p(scale * q[t,h]·k[p,h/(H/G)]) * v[p,h/(H/G)]` over the cached
+    /// positions `p` of t's sequence up to its own (and within the window). `out` is `[T, H*D]`.
+    fn attention(
+        &mut self,
+        batch: Batch<'_>,
+        layer: usize,
+        heads: Heads,
+        qkv: &Self::Buffer,
+        cache: &Self::Cache,
+        out: &mut Self::Buffer,
+    );
+
+    /// `x[t,n] += sum_k a[t,k] * w[n,k]` for `t < rows`.
+    fn linear_add(&mut self, rows: usize, a: &Self::Buffer, w: &Self::Matrix, x: &mut Self::Buffer);
+
+    /// `h[t,n] = act(sum_k norm(x)[t,k] * gate[n,k]) * sum_k norm(x)[t,k] * up[n,k]`.
+    fn norm_gated_linear(
+        &mut self,
+        rows: usize,
+        x: &Self::Buffer,
+        norm: Norm<'_, Self::Vector>,
+        gate_up: &Self::Matrix,
+        activation: Activation,
+        h: &mut Self::Buffer,
+    );
+
+    /// `y[i,n] = sum_k norm(x)[rows[i],k] * w[n,k]`: logits of some of the rows.
+    fn norm_logits(
+        &mut self,
+        rows: &[u32],
+        x: &Self::Buffer,
+        norm: Norm<'_, Self::Vector>,
+        w: &Self::Matrix,
+        y: &mut Self::Buffer,
+    );
+
+    /// `y[t,:] = norm(x)[t,:]` for `t < rows`: hidden states for embeddings.
+    fn norm(&mut self, rows: usize, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, y: &mut Self::Buffer);
+
+    /// The first `rows` rows of a buffer, once everything before has run. A failure of the device
+    /// shows here.
+    fn read(&mut self, buffer: &Self::Buffer, rows: usize) -> Result<&[f32], Error>;
+}
+
+/// A tensor of a model file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tensor<'a> {
+    /// Name in the file.
+    pub(crate) name: &'a str,
+    /// Block format.
+    pub(crate) dtype: DType,
+    /// Rows, `N`; 1 for a vector.
+    pub(crate) rows: usize,
+    /// Columns, `K`; contiguous.
+    pub(crate) columns: usize,
+    /// `rows * dtype.bytes(columns)` bytes.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// Block format of a tensor, as GGUF stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(non_camel_case_types)]
+pub(crate) enum DType {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}

@@ -1,0 +1,24 @@
+//! The inference engine: models, KV cache, scheduler and kernels. No wasmtime, no HTTP.
+//!
+//! A token's path, in the order the files are best read:
+//! [`catalog`](Catalog) finds a model's file, `gguf` maps it, `tokenizer` and `template` turn text
+//! into ids, [`engine`](Engine) hands a [`Request`] to the engine thread (`worker`), the `scheduler`
+//! puts its sequence into a batch, `models` run the forward pass over a `backend`, `sampler` picks
+//! the next id, `stream` makes text of it, and a [`Completion`] gives it to the caller.
+
+#![deny(unsafe_code)]
+
+mod backend;
+mod completion;
+mod config;
+mod engine;
+mod error;
+mod model;
+mod request;
+
+pub use completion::Completion;
+pub use config::Config;
+pub use engine::Engine;
+pub use error::Error;
+pub use model::{Model, ModelInfo};
+pub use request::{Chunk, Finish, Message, Prompt, Request, Sampling, TokenLogprob, Usage};

@@ -1,0 +1,131 @@
+//! One call into an instance: what goes in and what comes out.
+
+use std::{sync::Arc, time::Duration};
+
+/// What a guest may use. Each is enforced by the runtime; each has an error of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall-clock time of the whole invocation, host calls included.
+    pub timeout: Duration,
+    /// Linear memory and tables of the instance.
+    pub memory_bytes: usize,
+    /// Emitted elements and the result together.
+    pub output_bytes: usize,
+    /// Log text kept; what goes beyond is counted and dropped.
+    pub log_bytes: usize,
+    /// Completions open at once.
+    pub completions_max: usize,
+    /// Distinct metric names.
+    pub metrics_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(300),
+            memory_bytes: 256 << 20,
+            output_bytes: 16 << 20,
+            log_bytes: 1 << 20,
+            completions_max: 64,
+            metrics_max: 64,
+        }
+    }
+}
+
+/// One prediction to run.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// Input as JSON, already validated.
+    pub input: String,
+    /// What the guest may use.
+    pub limits: Limits,
+    /// Names of the models it may open.
+    pub models: Arc<[String]>,
+    /// Environment variables it sees.
+    pub env: Arc<[(String, String)]>,
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// Where a log line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogSource {
+    /// `output.log`.
+    Log,
+    /// The guest's standard output.
+    Stdout,
+    /// The guest's standard error.
+    Stderr,
+}
+
+/// A line of a prediction's logs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LogLine {
+    /// Where it came from.
+    pub source: LogSource,
+    /// How much it matters; stdout is info, stderr is warn.
+    pub level: Level,
+    /// The text without its line end.
+    pub message: String,
+}
+
+/// What a guest tells while it runs, in order. Sent over a bounded channel; a slow reader makes the
+/// guest wait in `emit`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An emitted element, as JSON.
+    Output(String),
+    /// A log line.
+    Log(LogLine),
+    /// Progress from 0 to 1 with a note.
+    Progress {
+        /// In [0, 1].
+        fraction: f32,
+        /// Short text.
+        note: String,
+    },
+}
+
+/// What an invocation cost.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metrics {
+    /// Making the store and instantiating.
+    pub instantiate: Duration,
+    /// `setup`.
+    pub setup: Duration,
+    /// `predict`, host calls included.
+    pub predict: Duration,
+    /// Largest linear memory seen.
+    pub memory_bytes: usize,
+    /// Tokens of all prompts.
+    pub prompt_tokens: u64,
+    /// Of these, from the prefix cache.
+    pub cached_tokens: u64,
+    /// Tokens generated.
+    pub completion_tokens: u64,
+    /// Waiting for models to load or wake; the longest.
+    pub wake: Duration,
+    /// Share of the device's time.
+    pub device: Duration,
+    /// Log bytes dropped beyond the limit.
+    pub log_bytes_dropped: u64,
+    /// What the guest recorded by `output.metric`, in order of first use.
+    pub custom: Vec<(String, f64)>,
+}
+
+/// How an invocation ended well.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// What `predict` returned, checked to be JSON.
+    pub output: String,
+}
