@@ -8,8 +8,6 @@
 //! Letters: `T` rows (tokens of the step), `N` output features, `K` input features, `H` query heads,
 //! `G` key/value heads, `D` head size. Activations are f32, row-major.
 
-// The operations are listed in `Backend` below.
-
 use std::ops::Range;
 
 use crate::Error;
@@ -108,33 +106,54 @@ pub(crate) struct CacheShape {
     pub(crate) blocks: usize,
 }
 
-/// What a forward pass asks of a device. One thread drives it; buffers are sized when the model
-/// loads and nothing is allocated in a decode step. Shapes are the caller's promise: an
-/// implementation asserts them on entry.
+/// RMSNorm of each query and each key head (over its `D` elements) before rotation, as Qwen 3 and
+/// Gemma 3 do.
+pub(crate) struct HeadNorms<'a, V> {
+    /// `[D]` gain of the query heads.
+    pub(crate) query: &'a V,
+    /// `[D]` gain of the key heads.
+    pub(crate) key: &'a V,
+    /// Added under the root.
+    pub(crate) epsilon: f32,
+}
+
+/// What a forward pass asks of a device.
+///
+/// One value serves one model: the loader thread clones the engine's, makes the model's weights,
+/// buffers and cache with it, and hands all of them to the engine thread, which alone runs steps.
+/// Clones share the device (its threads, its queue), not scratch memory; two models' steps never
+/// overlap, but a load may overlap a step.
+///
+/// Scratch is sized by the matrices, buffers and caches made so far, so that a step allocates
+/// nothing. `rows` (or `T`) is at least 1 and at most the rows of every buffer passed. Shapes are
+/// the caller's promise: an implementation asserts them on entry.
 ///
 /// Every row's result is the same whatever the other rows are (batch invariance): each dot product
-/// is summed in one order for every `T`.
-pub(crate) trait Backend {
+/// is summed in one order for every `T`, and attention over a context doesn't depend on how the
+/// prompt was cut into steps.
+pub(crate) trait Backend: Clone + Send + 'static {
     /// Weights `[N, K]` in a layout of the device's own, in their quantised form.
-    type Matrix;
+    type Matrix: Send;
     /// f32 gains, biases.
-    type Vector;
+    type Vector: Send;
     /// Activations `[rows, columns]` f32.
-    type Buffer;
+    type Buffer: Send;
     /// Keys and values of every block of a model.
-    type Cache;
+    type Cache: Send;
 
-    /// Weights of one or more tensors stacked along `N` (q, k, v become one matrix).
+    /// Weights of one or more tensors stacked along `N` (q, k, v become one matrix); their formats
+    /// may differ. A format that the device has no kernel for is an [`Error::Invalid`] naming the
+    /// tensor and the format.
     fn matrix(&self, parts: &[Tensor<'_>]) -> Result<Self::Matrix, Error>;
     /// Gate and up, each `[N, K]`, as [`Backend::norm_gated_linear`] wants them.
     fn gated_matrix(&self, gate: &Tensor<'_>, up: &Tensor<'_>) -> Result<Self::Matrix, Error>;
     /// A one-dimensional tensor (or several, concatenated) as f32.
     fn vector(&self, parts: &[Tensor<'_>]) -> Result<Self::Vector, Error>;
-    /// A zeroed buffer.
+    /// A zeroed buffer; `rows` bounds what a step passes.
     fn buffer(&self, rows: usize, columns: usize) -> Result<Self::Buffer, Error>;
     /// A KV cache; contents of a block are undefined until stored.
     fn cache(&self, shape: CacheShape) -> Result<Self::Cache, Error>;
-    /// Bytes of one block of a cache of this shape.
+    /// Bytes of one block of a cache of this shape, all layers; `shape.blocks` is not read.
     fn block_bytes(&self, shape: CacheShape) -> usize;
 
     /// `x[t,:] = scale * table[tokens[t],:]`.
@@ -151,12 +170,14 @@ pub(crate) trait Backend {
         y: &mut Self::Buffer,
     );
 
-    /// Rotates q and k of `qkv` `[T, (H+2G)*D]` in place and stores k and v in the cache.
+    /// Normalises (if `norms`) and rotates q and k of `qkv` `[T, (H+2G)*D]` in place, and stores k
+    /// and v in the cache.
     fn rope_store(
         &mut self,
         batch: Batch<'_>,
         layer: usize,
         heads: Heads,
+        norms: Option<HeadNorms<'_, Self::Vector>>,
         rope: &Rope,
         qkv: &mut Self::Buffer,
         cache: &mut Self::Cache,
@@ -188,7 +209,8 @@ pub(crate) trait Backend {
         h: &mut Self::Buffer,
     );
 
-    /// `y[i,n] = sum_k norm(x)[rows[i],k] * w[n,k]`: logits of some of the rows.
+    /// `y[i,n] = sum_k norm(x)[rows[i],k] * w[n,k]`: logits of some of the rows. `w` may be the
+    /// matrix that `embed` reads (a tied head).
     fn norm_logits(
         &mut self,
         rows: &[u32],
