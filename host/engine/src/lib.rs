@@ -13,7 +13,9 @@ mod completion;
 mod config;
 mod engine;
 mod error;
+mod gguf;
 mod model;
+mod quant;
 mod request;
 
 pub use completion::Completion;

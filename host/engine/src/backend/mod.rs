@@ -10,6 +10,8 @@
 
 use std::ops::Range;
 
+pub(crate) use crate::{gguf::Tensor, quant::DType};
+
 use crate::Error;
 
 /// Positions that one KV block holds.
@@ -226,36 +228,4 @@ pub(crate) trait Backend: Clone + Send + 'static {
     /// The first `rows` rows of a buffer, once everything before has run. A failure of the device
     /// shows here.
     fn read(&mut self, buffer: &Self::Buffer, rows: usize) -> Result<&[f32], Error>;
-}
-
-/// A tensor of a model file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tensor<'a> {
-    /// Name in the file.
-    pub(crate) name: &'a str,
-    /// Block format.
-    pub(crate) dtype: DType,
-    /// Rows, `N`; 1 for a vector.
-    pub(crate) rows: usize,
-    /// Columns, `K`; contiguous.
-    pub(crate) columns: usize,
-    /// `rows * dtype.bytes(columns)` bytes.
-    pub(crate) bytes: &'a [u8],
-}
-
-/// Block format of a tensor, as GGUF stores it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(non_camel_case_types)]
-pub(crate) enum DType {
-    F32,
-    F16,
-    BF16,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q4_K,
-    Q5_K,
-    Q6_K,
 }
