@@ -1,0 +1,351 @@
+//! Every setting and bound of the service, resolved.
+//!
+//! The file form is TOML with one table for each struct below. Times are written as `"30s"` or
+//! `"1m 500ms"`, sizes as bytes. What happens when a bound is met stands beside it.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// What `dormouse serve` runs with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// What stands before `/fn/NAME` in invocation URLs. Without it the request's `Host` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+    /// Bearer token that `/v1` and `/fn` ask for. Without it they are open. Never written out.
+    #[serde(default, skip_serializing)]
+    pub token: Option<Token>,
+    /// Folder of everything that lasts: `dormouse.db`, `blobs/`, `cache/`, `models/`.
+    pub data_dir: PathBuf,
+    /// Connections and requests.
+    #[serde(default)]
+    pub http: Http,
+    /// Deploys.
+    #[serde(default)]
+    pub deploy: Deploy,
+    /// Predictions.
+    #[serde(default)]
+    pub predict: Predict,
+    /// The sandbox.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// The inference engine.
+    #[serde(default)]
+    pub engine: Engine,
+}
+
+impl Config {
+    /// Defaults, with everything that lasts under `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: default_listen(),
+            public_url: None,
+            token: None,
+            data_dir: data_dir.into(),
+            http: Http::default(),
+            deploy: Deploy::default(),
+            predict: Predict::default(),
+            runtime: Runtime::default(),
+            engine: Engine::default(),
+        }
+    }
+
+    /// Folder of the model catalogue.
+    pub fn models_dir(&self) -> PathBuf {
+        self.data_dir.join("models")
+    }
+}
+
+/// Loopback only: opening the service to a network is a decision.
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8080))
+}
+
+/// A secret that does not show in logs.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Bounds on connections and requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Connections open at once; more wait in the listen backlog.
+    pub connections_max: usize,
+    /// Bytes of a request's head; beyond it the answer is 431.
+    pub header_bytes_max: usize,
+    /// Headers of a request; beyond it the answer is 431.
+    pub headers_max: usize,
+    /// Time for a request's whole head, from the connection's start or the last answer: what a slow
+    /// sender and an idle connection get before they are closed.
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+    /// Time for the body of an invocation or of a settings change; beyond it the answer is 408.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// Time that a connection may take none of the bytes written to it; then it is closed.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
+    /// Bytes of a body that is not a component; beyond it the answer is 413.
+    pub body_bytes_max: usize,
+    /// Time between comments that keep an event stream open.
+    #[serde(with = "duration")]
+    pub keep_alive: Duration,
+    /// Time that running predictions get to finish after the signal to stop; then they are ended.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+    /// Time that ended predictions get to tell their callers, at the end of a drain.
+    #[serde(with = "duration")]
+    pub flush_timeout: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            header_bytes_max: 64 << 10,
+            headers_max: 100,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            body_bytes_max: 8 << 20,
+            keep_alive: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(30),
+            flush_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Bounds on deploys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deploy {
+    /// Bytes of a component; beyond it the answer is 413.
+    pub component_bytes_max: usize,
+    /// Bytes of the settings part of a multipart deploy; beyond it the answer is 413.
+    pub settings_bytes_max: usize,
+    /// Deploys under way at once; beyond it the answer is 429.
+    pub deploys_max: usize,
+    /// Components that compile at once; more wait.
+    pub compiles_max: usize,
+    /// Time for a component to arrive; beyond it the answer is 408.
+    #[serde(with = "duration")]
+    pub upload_timeout: Duration,
+    /// Time that `describe` may take.
+    #[serde(with = "duration")]
+    pub describe_timeout: Duration,
+    /// Bytes of a manifest; beyond it the component is refused.
+    pub manifest_bytes_max: usize,
+    /// Functions on this node; beyond it the answer is 409.
+    pub functions_max: usize,
+    /// Revisions kept of a function; the oldest that no alias names go first.
+    pub revisions_max: usize,
+    /// Aliases of a function; beyond it the answer is 409.
+    pub aliases_max: usize,
+    /// Environment variables and models that a revision may name, each.
+    pub names_max: usize,
+    /// Changes that wait for the store's writer; more wait in their requests.
+    pub writes_max: usize,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self {
+            component_bytes_max: 64 << 20,
+            settings_bytes_max: 1 << 20,
+            deploys_max: 64,
+            compiles_max: 2,
+            upload_timeout: Duration::from_secs(300),
+            describe_timeout: Duration::from_secs(10),
+            manifest_bytes_max: 1 << 20,
+            functions_max: 100_000,
+            revisions_max: 100,
+            aliases_max: 100,
+            names_max: 100,
+            writes_max: 256,
+        }
+    }
+}
+
+/// Bounds on predictions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Predict {
+    /// Predictions that run at once on this node; more wait.
+    pub running_max: usize,
+    /// Predictions that wait on this node; beyond it the answer is 429.
+    pub queue_max: usize,
+    /// Predictions of one function that run at once, where its settings don't say.
+    pub function_running: usize,
+    /// Predictions of one function that wait, where its settings don't say.
+    pub function_queue: usize,
+    /// Time in the queue; beyond it the answer is 429.
+    #[serde(with = "duration")]
+    pub queue_timeout: Duration,
+    /// Time of a prediction, where its settings don't say.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Upper bound on a function's own time limit.
+    #[serde(with = "duration")]
+    pub timeout_max: Duration,
+    /// Memory of an instance, where a function's settings don't say.
+    pub memory_bytes: usize,
+    /// Emitted elements and the result of a prediction together; beyond it the prediction fails.
+    pub output_bytes_max: usize,
+    /// Log text of a prediction; what goes beyond is counted and dropped.
+    pub log_bytes_max: usize,
+    /// Completions that a prediction has open at once; beyond it the predictor gets an error.
+    pub completions_max: usize,
+    /// Events between an instance and its caller; then the instance waits.
+    pub events_max: usize,
+    /// Time that a caller may leave a full stream unread; then the prediction is cancelled.
+    #[serde(with = "duration")]
+    pub stall_timeout: Duration,
+    /// Failures of validation that one answer lists.
+    pub problems_max: usize,
+    /// Components that are mapped and ready at once; the least recently used goes first.
+    pub components_max: usize,
+    /// Predictions remembered for each function. They are kept in memory: a restart forgets them.
+    pub history_max: usize,
+    /// Bytes of all remembered predictions together; the oldest go first.
+    pub history_bytes_max: usize,
+}
+
+impl Default for Predict {
+    fn default() -> Self {
+        Self {
+            running_max: 256,
+            queue_max: 4096,
+            function_running: 64,
+            function_queue: 1024,
+            queue_timeout: Duration::from_secs(60),
+            timeout: Duration::from_secs(300),
+            timeout_max: Duration::from_secs(3600),
+            memory_bytes: 256 << 20,
+            output_bytes_max: 16 << 20,
+            log_bytes_max: 1 << 20,
+            completions_max: 64,
+            events_max: 64,
+            stall_timeout: Duration::from_secs(30),
+            problems_max: 20,
+            components_max: 4096,
+            history_max: 100,
+            history_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Bounds of the sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Runtime {
+    /// Instances live at once on this node.
+    pub instances_max: usize,
+    /// Upper bound on the memory of an instance.
+    pub memory_bytes_max: usize,
+    /// Wasm stack of an instance.
+    pub stack_bytes: usize,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        let runtime = dormouse_runtime::Config::new("");
+        Self {
+            instances_max: runtime.instances_max,
+            memory_bytes_max: runtime.memory_bytes_max,
+            stack_bytes: runtime.stack_bytes,
+        }
+    }
+}
+
+/// Bounds of the inference engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Compute threads of a step.
+    pub threads: usize,
+    /// Sequences that run in one batch.
+    pub sequences_max: usize,
+    /// Sequences that wait for a place; beyond it a predictor gets an error.
+    pub queue_max: usize,
+    /// Tokens of one step, prefill and decode together.
+    pub batch_tokens_max: usize,
+    /// Bytes of KV cache of one model.
+    pub kv_bytes_max: usize,
+    /// Cap on the context length that a model's file names, in tokens.
+    pub context_tokens_max: usize,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        let engine = dormouse_engine::Config::new("");
+        Self {
+            threads: engine.threads,
+            sequences_max: engine.sequences_max,
+            queue_max: engine.queue_max,
+            batch_tokens_max: engine.batch_tokens_max,
+            kv_bytes_max: engine.kv_bytes_max,
+            context_tokens_max: engine.context_tokens_max,
+        }
+    }
+}
+
+/// Times as people write them.
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        humantime::parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_form_gives_back_what_it_was_made_from() {
+        let config = Config::new("/data");
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn a_file_names_only_what_it_changes() {
+        let config: Config =
+            toml::from_str("data_dir = '/data'\n[http]\nheader_timeout = '1m 500ms'").unwrap();
+        let mut expected = Config::new("/data");
+        expected.http.header_timeout = Duration::from_millis(60_500);
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        let error = toml::from_str::<Config>("data_dir = '/data'\n[http]\nconections_max = 1").unwrap_err();
+        assert!(error.to_string().contains("conections_max"), "{error}");
+    }
+
+    #[test]
+    fn a_token_is_never_written_out() {
+        let config = Config { token: Some(Token("s3cret".to_owned())), ..Config::new("/data") };
+        assert!(!toml::to_string(&config).unwrap().contains("s3cret"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+}
