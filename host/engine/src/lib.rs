@@ -14,9 +14,11 @@ mod config;
 mod engine;
 mod error;
 mod gguf;
+mod kv;
 mod model;
 mod quant;
 mod request;
+mod scheduler;
 
 pub use completion::Completion;
 pub use config::Config;
