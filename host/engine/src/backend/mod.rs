@@ -8,6 +8,8 @@
 //! Letters: `T` rows (tokens of the step), `N` output features, `K` input features, `H` query heads,
 //! `G` key/value heads, `D` head size. Activations are f32, row-major.
 
+pub(crate) mod reference;
+
 use std::ops::Range;
 
 pub(crate) use crate::{gguf::Tensor, quant::DType};
@@ -72,7 +74,7 @@ pub(crate) struct Norm<'a, V> {
 pub(crate) enum RopePairs {
     /// `(2i, 2i+1)`: ggml's NORM, the llama files' permuted rows.
     Adjacent,
-    /// `(i, i + D/2)`: ggml's NEOX.
+    /// `(i, i + rotated/2)`: ggml's NEOX.
     Halves,
 }
 
@@ -227,5 +229,5 @@ pub(crate) trait Backend: Clone + Send + 'static {
 
     /// The first `rows` rows of a buffer, once everything before has run. A failure of the device
     /// shows here.
-    fn read(&mut self, buffer: &Self::Buffer, rows: usize) -> Result<&[f32], Error>;
+    fn read<'a>(&'a mut self, buffer: &'a Self::Buffer, rows: usize) -> Result<&'a [f32], Error>;
 }
