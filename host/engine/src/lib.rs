@@ -18,7 +18,9 @@ mod kv;
 mod model;
 mod quant;
 mod request;
+mod sampler;
 mod scheduler;
+mod stream;
 
 pub use completion::Completion;
 pub use config::Config;
