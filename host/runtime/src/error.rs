@@ -15,7 +15,8 @@ pub enum Error {
     /// `setup` returned an error.
     #[error("setup failed: {0}")]
     Setup(String),
-    /// The guest trapped (unreachable, out-of-bounds, division by zero…).
+    /// The guest trapped (unreachable, out-of-bounds, division by zero…). Names the export that ran and
+    /// the innermost wasm functions.
     #[error("predictor trapped: {0}")]
     Trap(String),
     /// The guest's call stack overflowed.
@@ -42,9 +43,9 @@ pub enum Error {
     #[error("predictor exited with status {0} instead of returning")]
     Exit(i32),
     /// The result and emitted output exceed the limit.
-    #[error("output has {bytes} bytes, the limit is {limit_bytes}")]
+    #[error("output has at least {bytes} bytes, the limit is {limit_bytes}")]
     OutputTooLarge {
-        /// Bytes so far.
+        /// Bytes seen, the element that was too much included.
         bytes: usize,
         /// The limit.
         limit_bytes: usize,
@@ -58,6 +59,9 @@ pub enum Error {
         /// The bound.
         instances_max: usize,
     },
+    /// Whoever wanted the events went away, so the guest was ended.
+    #[error("cancelled: the caller went away")]
+    Cancelled,
     /// The host's own fault; for the log.
     #[error("host failed: {0}")]
     Host(String),

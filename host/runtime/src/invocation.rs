@@ -9,15 +9,30 @@ pub struct Limits {
     pub timeout: Duration,
     /// Linear memory and tables of the instance.
     pub memory_bytes: usize,
-    /// Emitted elements and the result together.
+    /// Emitted elements and the result together; each element counts [`EVENT_BYTES`] more than its text.
     pub output_bytes: usize,
-    /// Log text kept; what goes beyond is counted and dropped.
+    /// Log lines and progress notes kept, each counting [`EVENT_BYTES`] more than its text; what goes
+    /// beyond is counted and dropped.
     pub log_bytes: usize,
+    /// A log line; longer ones are split.
+    pub log_line_bytes: usize,
+    /// A progress note or a metric's name; notes are cut, metrics of longer names dropped.
+    pub note_bytes: usize,
+    /// Text (or tokens, at four bytes each) of one prompt with its stop strings and format, of one
+    /// tokenization, or of all inputs of one embedding.
+    pub prompt_bytes: usize,
+    /// Inputs of one embedding.
+    pub embed_inputs_max: usize,
     /// Completions open at once.
     pub completions_max: usize,
     /// Distinct metric names.
     pub metrics_max: usize,
+    /// Handles open at once: models, completions, and WASI's streams and pollables.
+    pub handles_max: usize,
 }
+
+/// What an event costs its holder besides its text, so that empty lines and elements are bounded too.
+pub const EVENT_BYTES: usize = 32;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -26,8 +41,13 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             output_bytes: 16 << 20,
             log_bytes: 1 << 20,
+            log_line_bytes: 4 << 10,
+            note_bytes: 256,
+            prompt_bytes: 1 << 20,
+            embed_inputs_max: 256,
             completions_max: 64,
             metrics_max: 64,
+            handles_max: 4096,
         }
     }
 }

@@ -1,18 +1,29 @@
 //! Components, instances and the host interface. No HTTP.
 //!
 //! An invocation's path, in the order the files are best read: [`Runtime`] compiles a component once
-//! and maps it ever after (`component`), `instance` gives every prediction a fresh store under its
-//! [`Limits`], `host` serves the imports of `wit/predictor.wit` from the inference engine, and
-//! [`Event`]s and an [`Outcome`] (or an [`Error`]) go back to the caller.
+//! and maps it ever after (`library`, `cache`, `component`), `instance` gives every prediction a fresh
+//! store (`state`) in the `sandbox` under its [`Limits`], `host` serves the imports of
+//! `wit/predictor.wit` and WASI 0.2, models from the inference engine, and [`Event`]s go through the
+//! `outbox` to the caller, followed by an [`Outcome`] or an [`Error`] (`fault` tells which).
 
 #![deny(unsafe_code)]
 
+mod bindings;
+mod cache;
 mod component;
 mod error;
+mod fault;
+mod host;
+mod instance;
 mod invocation;
+mod library;
+mod memory;
+mod outbox;
 mod runtime;
+mod sandbox;
+mod state;
 
 pub use component::{Component, Load};
 pub use error::Error;
-pub use invocation::{Event, Invocation, Level, Limits, LogLine, LogSource, Metrics, Outcome};
+pub use invocation::{EVENT_BYTES, Event, Invocation, Level, Limits, LogLine, LogSource, Metrics, Outcome};
 pub use runtime::{Config, Runtime};
