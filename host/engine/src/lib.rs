@@ -21,6 +21,9 @@ mod request;
 mod sampler;
 mod scheduler;
 mod stream;
+#[cfg(test)]
+mod testing;
+mod tokenizer;
 
 pub use completion::Completion;
 pub use config::Config;
