@@ -21,6 +21,7 @@ mod request;
 mod sampler;
 mod scheduler;
 mod stream;
+mod template;
 #[cfg(test)]
 mod testing;
 mod tokenizer;
