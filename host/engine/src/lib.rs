@@ -1,7 +1,7 @@
 //! The inference engine: models, KV cache, scheduler and kernels. No wasmtime, no HTTP.
 //!
 //! A token's path, in the order the files are best read:
-//! [`catalog`](Catalog) finds a model's file, `gguf` maps it, `tokenizer` and `template` turn text
+//! [`catalog`] finds a model's file, `gguf` maps it, `tokenizer` and `template` turn text
 //! into ids, [`engine`](Engine) hands a [`Request`] to the engine thread (`worker`), the `scheduler`
 //! puts its sequence into a batch, `models` run the forward pass over a `backend`, `sampler` picks
 //! the next id, `stream` makes text of it, and a [`Completion`] gives it to the caller.
@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+pub mod catalog;
 mod completion;
 mod config;
 mod engine;
@@ -26,6 +27,7 @@ mod template;
 mod testing;
 mod tokenizer;
 
+pub use catalog::Catalog;
 pub use completion::Completion;
 pub use config::Config;
 pub use engine::Engine;
