@@ -1,0 +1,127 @@
+//! The KV cache: bf16, in pages laid out for attention.
+//!
+//! A page is one block of 16 positions of one layer and key/value head; a block's pages follow each
+//! other, so that a block is one range of bytes. `D` is the head size, rounded up to 16:
+//!
+//! ```text
+//! keys    [D/2][16][2]   pair i: elements 2i and 2i + 1 of 16 positions, lane = position
+//! values  [8][D][2]      pair i: positions 2i and 2i + 1 of D elements, lane = element
+//! ```
+//!
+//! Both are what a bf16 dot product takes: pairs that are multiplied and added. Values at positions
+//! behind the last stored one are finite, as they are multiplied with weights of 0.
+
+use super::{memory::Memory, simd::LANES, split::Split};
+use crate::{
+    Error,
+    backend::{BLOCK_TOKENS, BlockId, CacheShape},
+};
+
+/// The largest head size.
+pub(super) const HEAD_MAX: usize = 512;
+
+const _: () = assert!(BLOCK_TOKENS == LANES, "a vector of scores is one block's");
+
+/// Keys and values of every block of a model.
+pub(crate) struct Cache {
+    layout: Layout,
+    shape: CacheShape,
+    memory: Memory,
+}
+
+/// Where pages lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    layers: usize,
+    kv_heads: usize,
+    /// Head size rounded up to 16.
+    width: usize,
+}
+
+impl Cache {
+    pub(super) fn new(shape: CacheShape) -> Result<Self, Error> {
+        assert!(shape.head_size <= HEAD_MAX, "head size {} is above {HEAD_MAX}", shape.head_size);
+        let layout = Layout::new(shape);
+        let memory = Memory::zeroed(shape.blocks * layout.block_bytes())?;
+        Ok(Self { layout, shape, memory })
+    }
+
+    pub(super) fn shape(&self) -> CacheShape {
+        self.shape
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The page of a block.
+    #[inline(always)]
+    pub(super) fn page(&self, block: BlockId, layer: usize, head: usize) -> Page<'_> {
+        let start = self.layout.offset(block, layer, head);
+        let half = self.layout.page_bytes() / 2;
+        let (keys, values) = self.memory.bytes()[start..start + 2 * half].split_at(half);
+        Page { keys, values }
+    }
+
+    /// All bytes, to be written by places.
+    pub(super) fn split(&mut self) -> Split<'_, u8> {
+        Split::new(self.memory.bytes_mut())
+    }
+}
+
+/// A page to read.
+#[derive(Clone, Copy)]
+pub(super) struct Page<'a> {
+    /// `[D/2][16][2]`.
+    pub(super) keys: &'a [u8],
+    /// `[8][D][2]`.
+    pub(super) values: &'a [u8],
+}
+
+impl Layout {
+    pub(super) fn new(shape: CacheShape) -> Self {
+        let width = shape.head_size.next_multiple_of(LANES);
+        Self { layers: shape.layers, kv_heads: shape.kv_heads, width }
+    }
+
+    /// Head size rounded up to 16, `D` of a page.
+    pub(super) fn width(self) -> usize {
+        self.width
+    }
+
+    /// Bytes of a block, all layers and heads.
+    pub(super) fn block_bytes(self) -> usize {
+        self.layers * self.kv_heads * self.page_bytes()
+    }
+
+    fn page_bytes(self) -> usize {
+        2 * size_of::<u16>() * BLOCK_TOKENS * self.width
+    }
+
+    /// Where a page starts.
+    fn offset(self, block: BlockId, layer: usize, head: usize) -> usize {
+        assert!(layer < self.layers && head < self.kv_heads, "layer {layer}, head {head} of {self:?}");
+        ((block.0 as usize * self.layers + layer) * self.kv_heads + head) * self.page_bytes()
+    }
+
+    /// Where the pair `2i, 2i + 1` of a position's key lies.
+    pub(super) fn key_pair(self, place: Place, i: usize) -> usize {
+        self.offset(place.block, place.layer, place.head) + (i * BLOCK_TOKENS + place.slot) * 4
+    }
+
+    /// Where element `d` of a position's value lies.
+    pub(super) fn value(self, place: Place, d: usize) -> usize {
+        let values = self.offset(place.block, place.layer, place.head) + self.page_bytes() / 2;
+        values + (place.slot / 2 * self.width + d) * 4 + place.slot % 2 * 2
+    }
+}
+
+/// One position of one head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) block: BlockId,
+    pub(super) layer: usize,
+    pub(super) head: usize,
+    /// Position within the block.
+    pub(super) slot: usize,
+}

@@ -1,0 +1,461 @@
+//! One suite for every backend: its operations against [`Reference`]'s, for every format, at sizes
+//! around the blocks and tiles of fast kernels, and the promises of [`Backend`] that no single result
+//! shows (batch invariance).
+//!
+//! `parity_suite!` instantiates it for a list of backends of one type.
+
+use super::{
+    Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, Norm, Rope,
+    RopePairs, Span, Tensor, reference::Reference,
+};
+use crate::quant::quantize::quantize;
+
+/// Instantiates the suite in a module `$name` for the backends that `$backends` lists with names.
+macro_rules! parity_suite {
+    ($name:ident, $backends:expr) => {
+        mod $name {
+            use super::*;
+
+            parity_suite!(@tests $backends;
+                embedding_reads_rows_of_every_format,
+                a_linear_layer_is_the_references_for_every_format_and_size,
+                stacked_tensors_may_differ_in_format_and_have_a_bias,
+                a_residual_layer_adds_to_what_is_there,
+                a_gated_layer_is_the_references_for_every_format,
+                a_gated_layer_may_mix_formats,
+                logits_are_those_of_the_rows_asked_for,
+                a_norm_alone_is_the_references,
+                attention_is_the_references_for_every_shape,
+                a_row_has_the_same_bits_in_every_batch,
+                attention_has_the_same_bits_however_a_prompt_is_cut,
+                a_stale_block_does_not_reach_the_result,
+            );
+        }
+    };
+    (@tests $backends:expr; $($test:ident,)+) => {
+        $(
+            #[test]
+            fn $test() {
+                for (name, backend) in $backends {
+                    println!("{name}");
+                    super::$test(backend);
+                }
+            }
+        )+
+    };
+}
+
+parity_suite!(cpu, cpu_backends());
+
+/// Every instruction set of this machine, alone and with threads.
+fn cpu_backends() -> Vec<(String, super::cpu::Cpu)> {
+    let sets = super::cpu::Isa::available().into_iter();
+    let variants = sets.flat_map(|isa| [1, 3].map(|threads| (isa, threads)));
+    variants
+        .map(|(isa, threads)| {
+            (format!("{isa:?}, {threads} threads"), super::cpu::Cpu::with_isa(isa, threads))
+        })
+        .collect()
+}
+
+/// Numbers between -1 and 1 that look random and are the same in every run.
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A tensor of noise and the bytes it owns.
+struct Owned {
+    dtype: DType,
+    rows: usize,
+    columns: usize,
+    bytes: Vec<u8>,
+}
+
+impl Owned {
+    fn noise(dtype: DType, rows: usize, columns: usize, seed: u64) -> Self {
+        Self { dtype, rows, columns, bytes: quantize(dtype, &noise(rows * columns, seed)) }
+    }
+
+    fn floats(rows: usize, columns: usize, values: &[f32]) -> Self {
+        Self { dtype: DType::F32, rows, columns, bytes: quantize(DType::F32, values) }
+    }
+
+    fn tensor(&self) -> Tensor<'_> {
+        let Self { dtype, rows, columns, ref bytes } = *self;
+        Tensor { name: "test", dtype, rows, columns, bytes }
+    }
+}
+
+/// A buffer with these rows: an embedding of them.
+fn filled<B: Backend>(backend: &mut B, rows: usize, columns: usize, values: &[f32]) -> B::Buffer {
+    let table = backend.matrix(&[Owned::floats(rows, columns, values).tensor()]).unwrap();
+    let mut buffer = backend.buffer(rows, columns).unwrap();
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    backend.embed(&tokens, &table, 1.0, &mut buffer);
+    buffer
+}
+
+fn vector<B: Backend>(backend: &B, values: &[f32]) -> B::Vector {
+    backend.vector(&[Owned::floats(1, values.len(), values).tensor()]).unwrap()
+}
+
+fn read<B: Backend>(backend: &mut B, buffer: &B::Buffer, rows: usize) -> Vec<f32> {
+    backend.read(buffer, rows).unwrap().to_vec()
+}
+
+/// What a sum of `k` products of weights and activations between -`x_max` and `x_max` may be off by.
+/// Activations of quantised weights have 8 bits for each block of 32, so each product is off by at
+/// most `x_max / 254` and evenly spread; float sums are off by their roundings.
+fn tolerance(dtype: DType, k: usize, x_max: f32) -> f32 {
+    let of_product = match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => f32::EPSILON * (k as f32).sqrt(),
+        _ => 1.0 / 254.0,
+    };
+    4.0 * (k as f32).sqrt() * x_max * of_product + 1e-6
+}
+
+#[track_caller]
+fn check(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            (found - expected).abs() <= tolerance,
+            "{what}: element {i} is {found}, not {expected} within {tolerance}"
+        );
+    }
+}
+
+/// Widths of a format's rows around its blocks.
+fn widths(dtype: DType) -> &'static [usize] {
+    match dtype.block_len() {
+        1 => &[1, 15, 16, 17, 31, 97],
+        32 => &[32, 64, 96, 352],
+        _ => &[256, 768],
+    }
+}
+
+const ROWS: [usize; 10] = [1, 2, 3, 4, 5, 7, 8, 9, 17, 31];
+const FEATURES: [usize; 7] = [1, 15, 16, 17, 31, 32, 53];
+
+fn embedding_reads_rows_of_every_format<B: Backend>(mut backend: B) {
+    for dtype in DType::ALL {
+        for &columns in widths(dtype) {
+            let table = Owned::noise(dtype, 21, columns, 1);
+            let tokens = [20, 0, 15, 16, 3, 16];
+            let (found, expected) =
+                (embedded(&mut backend, &table, &tokens), embedded(&mut Reference, &table, &tokens));
+            check(&found, &expected, 1e-5, &format!("{dtype} of {columns} columns"));
+        }
+    }
+}
+
+fn embedded<B: Backend>(backend: &mut B, table: &Owned, tokens: &[u32]) -> Vec<f32> {
+    let matrix = backend.matrix(&[table.tensor()]).unwrap();
+    let mut x = backend.buffer(tokens.len(), table.columns).unwrap();
+    backend.embed(tokens, &matrix, 3.0, &mut x);
+    read(backend, &x, tokens.len())
+}
+
+/// `norm_linear` of noise.
+fn linear<B: Backend>(backend: &mut B, parts: &[Owned], rows: usize, bias: bool) -> Vec<f32> {
+    let (columns, features) = (parts[0].columns, parts.iter().map(|part| part.rows).sum());
+    let w = backend.matrix(&parts.iter().map(Owned::tensor).collect::<Vec<_>>()).unwrap();
+    let x = filled(backend, rows, columns, &noise(rows * columns, 2));
+    let gain = vector(backend, &noise(columns, 3));
+    let bias = bias.then(|| vector(backend, &noise(features, 4)));
+    let mut y = backend.buffer(rows, features).unwrap();
+    backend.norm_linear(rows, &x, Norm { gain: &gain, epsilon: 1e-5 }, &w, bias.as_ref(), &mut y);
+    read(backend, &y, rows)
+}
+
+fn a_linear_layer_is_the_references_for_every_format_and_size<B: Backend>(mut backend: B) {
+    for dtype in DType::ALL {
+        for &columns in widths(dtype) {
+            for (rows, features) in ROWS.into_iter().zip(FEATURES.into_iter().cycle()) {
+                let parts = [Owned::noise(dtype, features, columns, 5)];
+                let (found, expected) =
+                    (linear(&mut backend, &parts, rows, false), linear(&mut Reference, &parts, rows, false));
+                let what = format!("{dtype}, {rows} rows of {columns}, {features} features");
+                check(&found, &expected, tolerance(dtype, columns, 1.8), &what);
+            }
+        }
+    }
+}
+
+fn stacked_tensors_may_differ_in_format_and_have_a_bias<B: Backend>(mut backend: B) {
+    let stacks: [&[(DType, usize)]; 4] = [
+        &[(DType::Q4_K, 32), (DType::Q4_K, 16), (DType::Q6_K, 16)],
+        &[(DType::Q4_1, 5), (DType::Q4_1, 16), (DType::Q4_1, 7)],
+        &[(DType::F16, 16), (DType::Q8_0, 33), (DType::F32, 1)],
+        &[(DType::Q5_0, 48), (DType::Q5_0, 17)],
+    ];
+    for stack in stacks {
+        let part = |&(dtype, rows): &(DType, usize)| Owned::noise(dtype, rows, 512, rows as u64);
+        let parts: Vec<Owned> = stack.iter().map(part).collect();
+        for rows in [1, 6] {
+            let (found, expected) =
+                (linear(&mut backend, &parts, rows, true), linear(&mut Reference, &parts, rows, true));
+            check(&found, &expected, tolerance(DType::Q4_K, 512, 1.8), &format!("{stack:?}, {rows} rows"));
+        }
+    }
+}
+
+fn a_residual_layer_adds_to_what_is_there<B: Backend>(mut backend: B) {
+    fn added<B: Backend>(backend: &mut B, w: &Owned, rows: usize) -> Vec<f32> {
+        let a = filled(backend, rows, w.columns, &noise(rows * w.columns, 6));
+        let mut x = filled(backend, rows, w.rows, &noise(rows * w.rows, 7));
+        let w = backend.matrix(&[w.tensor()]).unwrap();
+        backend.linear_add(rows, &a, &w, &mut x);
+        read(backend, &x, rows)
+    }
+    for dtype in DType::ALL {
+        for (rows, features) in [(1, 17), (3, 33), (12, 64)] {
+            let w = Owned::noise(dtype, features, 256, 8);
+            let (found, expected) = (added(&mut backend, &w, rows), added(&mut Reference, &w, rows));
+            check(&found, &expected, tolerance(dtype, 256, 1.0), &format!("{dtype}, {rows} rows"));
+        }
+    }
+}
+
+/// `norm_gated_linear` of noise.
+fn gated<B: Backend>(
+    backend: &mut B,
+    [gate, up]: &[Owned; 2],
+    rows: usize,
+    activation: Activation,
+) -> Vec<f32> {
+    let x = filled(backend, rows, gate.columns, &noise(rows * gate.columns, 9));
+    let gain = vector(backend, &vec![0.1; gate.columns]);
+    let w = backend.gated_matrix(&gate.tensor(), &up.tensor()).unwrap();
+    let mut h = backend.buffer(rows, gate.rows).unwrap();
+    backend.norm_gated_linear(rows, &x, Norm { gain: &gain, epsilon: 1e-6 }, &w, activation, &mut h);
+    read(backend, &h, rows)
+}
+
+fn check_gated<B: Backend>(backend: &mut B, pair: &[Owned; 2], rows: usize, activation: Activation) {
+    let (found, expected) =
+        (gated(backend, pair, rows, activation), gated(&mut Reference, pair, rows, activation));
+    // Each factor is off by a sum's tolerance; neither is above 6 for these values.
+    let of_sum = pair.iter().map(|part| tolerance(part.dtype, part.columns, 0.2)).fold(0.0, f32::max);
+    let what = format!("{} and {}, {rows} rows, {activation:?}", pair[0].dtype, pair[1].dtype);
+    check(&found, &expected, 12.0 * of_sum, &what);
+}
+
+fn a_gated_layer_is_the_references_for_every_format<B: Backend>(mut backend: B) {
+    for dtype in DType::ALL {
+        for (rows, features) in [(1, 33), (2, 16), (5, 7), (8, 48), (11, 17)] {
+            let pair = [10, 11].map(|seed| Owned::noise(dtype, features, 256, seed));
+            for activation in [Activation::Silu, Activation::Gelu] {
+                check_gated(&mut backend, &pair, rows, activation);
+            }
+        }
+    }
+}
+
+fn a_gated_layer_may_mix_formats<B: Backend>(mut backend: B) {
+    let pair = [Owned::noise(DType::Q4_K, 35, 256, 12), Owned::noise(DType::Q6_K, 35, 256, 13)];
+    check_gated(&mut backend, &pair, 3, Activation::Silu);
+}
+
+fn logits_are_those_of_the_rows_asked_for<B: Backend>(mut backend: B) {
+    fn logits<B: Backend>(backend: &mut B, w: &Owned, rows: &[u32]) -> Vec<f32> {
+        let x = filled(backend, 12, w.columns, &noise(12 * w.columns, 14));
+        let gain = vector(backend, &noise(w.columns, 15));
+        let w = backend.matrix(&[w.tensor()]).unwrap();
+        let mut y = backend.buffer(12, 70).unwrap();
+        backend.norm_logits(rows, &x, Norm { gain: &gain, epsilon: 1e-5 }, &w, &mut y);
+        read(backend, &y, rows.len())
+    }
+    let w = Owned::noise(DType::Q8_0, 70, 96, 16);
+    for rows in [&[11][..], &[0, 3, 7], &[1, 2, 3, 4, 5, 6, 8, 9, 10]] {
+        let (found, expected) = (logits(&mut backend, &w, rows), logits(&mut Reference, &w, rows));
+        check(&found, &expected, tolerance(DType::Q8_0, 96, 1.8), &format!("rows {rows:?}"));
+    }
+}
+
+fn a_norm_alone_is_the_references<B: Backend>(mut backend: B) {
+    fn normalized<B: Backend>(backend: &mut B, columns: usize) -> Vec<f32> {
+        let x = filled(backend, 5, columns, &noise(5 * columns, 17));
+        let gain = vector(backend, &noise(columns, 18));
+        let mut y = backend.buffer(5, columns).unwrap();
+        backend.norm(5, &x, Norm { gain: &gain, epsilon: 1e-5 }, &mut y);
+        read(backend, &y, 5)
+    }
+    for columns in [1, 15, 16, 17, 576] {
+        let (found, expected) = (normalized(&mut backend, columns), normalized(&mut Reference, columns));
+        check(&found, &expected, 1e-5, &format!("{columns} columns"));
+    }
+}
+
+/// Sequences whose prompts are given to a backend in steps.
+struct Conversation {
+    heads: Heads,
+    rope: Rope,
+    norms: bool,
+    /// For each step the rows of each sequence; sequences keep their place.
+    steps: Vec<Vec<usize>>,
+}
+
+const LAYERS: usize = 2;
+const BLOCKS_OF_SEQUENCE: usize = 48;
+
+impl Conversation {
+    fn new(heads: Heads, steps: &[&[usize]]) -> Self {
+        let frequencies = (0..heads.size / 2).map(|i| 0.7f32.powi(i as i32)).collect();
+        let rope = Rope { pairs: RopePairs::Adjacent, frequencies };
+        Self { heads, rope, norms: false, steps: steps.iter().map(|step| step.to_vec()).collect() }
+    }
+
+    fn columns(&self) -> usize {
+        (self.heads.query + 2 * self.heads.kv) * self.heads.size
+    }
+
+    /// Runs all steps on the last layer; returns each sequence's outputs, position by position.
+    fn outputs<B: Backend>(&self, backend: &mut B) -> Vec<Vec<f32>> {
+        let Heads { query, kv, size, .. } = self.heads;
+        let sequences = self.steps[0].len();
+        let shape = CacheShape {
+            layers: LAYERS,
+            kv_heads: kv,
+            head_size: size,
+            blocks: sequences * BLOCKS_OF_SEQUENCE,
+        };
+        let mut cache = backend.cache(shape).unwrap();
+        let (q_gain, k_gain) = (noise(size, 20), noise(size, 21));
+        let (q_gain, k_gain) = (vector(backend, &q_gain), vector(backend, &k_gain));
+        let mut outputs = vec![Vec::new(); sequences];
+        let mut lengths = vec![0; sequences];
+        for step in &self.steps {
+            let (mut positions, mut spans, mut blocks, mut qkv) = (vec![], vec![], vec![], vec![]);
+            for (sequence, &rows) in step.iter().enumerate() {
+                let first = lengths[sequence];
+                lengths[sequence] += rows;
+                if rows == 0 {
+                    continue;
+                }
+                // Blocks of all sequences are interleaved, last first.
+                let count = lengths[sequence].div_ceil(BLOCK_TOKENS);
+                let block = |i: usize| BlockId(((BLOCKS_OF_SEQUENCE - 1 - i) * sequences + sequence) as u32);
+                let (row, entry) = (positions.len(), blocks.len());
+                spans.push(Span { rows: row..row + rows, blocks: entry..entry + count });
+                blocks.extend((0..count).map(block));
+                for position in first..first + rows {
+                    positions.push(position as u32);
+                    qkv.extend(noise(self.columns(), (1 + sequence * 10_000 + position) as u64));
+                }
+            }
+            let rows = positions.len();
+            let tokens = vec![0; rows];
+            let batch = Batch { tokens: &tokens, positions: &positions, spans: &spans, blocks: &blocks };
+            let mut qkv = filled(backend, rows, self.columns(), &qkv);
+            let mut out = backend.buffer(rows, query * size).unwrap();
+            let norms = self.norms.then_some(HeadNorms { query: &q_gain, key: &k_gain, epsilon: 1e-6 });
+            let layer = LAYERS - 1;
+            backend.rope_store(batch, layer, self.heads, norms, &self.rope, &mut qkv, &mut cache);
+            backend.attention(batch, layer, self.heads, &qkv, &cache, &mut out);
+            let out = read(backend, &out, rows);
+            let running = step.iter().enumerate().filter(|(_, rows)| **rows > 0);
+            for ((sequence, _), span) in running.zip(&spans) {
+                let width = query * size;
+                outputs[sequence].extend(&out[span.rows.start * width..span.rows.end * width]);
+            }
+        }
+        outputs
+    }
+
+    #[track_caller]
+    fn check<B: Backend>(&self, backend: &mut B) {
+        let (found, expected) = (self.outputs(backend), self.outputs(&mut Reference));
+        for (sequence, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            // Keys, values, queries and weights have 8 bits; values are below 1 and averaged.
+            let what = format!("{:?}, sequence {sequence}, steps {:?}", self.heads, self.steps);
+            check(found, expected, 0.02, &what);
+        }
+    }
+}
+
+fn heads(query: usize, kv: usize, size: usize) -> Heads {
+    Heads { query, kv, size, scale: 1.0 / (size as f32).sqrt(), window: None }
+}
+
+fn attention_is_the_references_for_every_shape<B: Backend>(mut backend: B) {
+    let prompt_then_tokens: [&[usize]; 4] = [&[37, 1], &[1, 16], &[1, 1], &[4, 0]];
+    for (query, kv, size) in
+        [(9, 3, 64), (4, 4, 20), (6, 1, 128), (2, 2, 16), (5, 1, 48), (3, 3, 6), (1, 1, 256)]
+    {
+        Conversation::new(heads(query, kv, size), &prompt_then_tokens).check(&mut backend);
+    }
+    let long: [&[usize]; 4] = [&[255], &[1], &[1], &[270]];
+    Conversation::new(heads(3, 1, 16), &long).check(&mut backend);
+    for window in [1, 5, 16, 40, 300] {
+        let heads = Heads { window: Some(window), ..heads(4, 2, 32) };
+        Conversation::new(heads, &[&[90, 3], &[1, 1], &[300, 1], &[1, 1]]).check(&mut backend);
+    }
+    let mut other = Conversation::new(heads(4, 2, 32), &prompt_then_tokens);
+    other.norms = true;
+    other.rope.pairs = RopePairs::Halves;
+    other.rope.frequencies.truncate(10);
+    other.check(&mut backend);
+}
+
+fn a_row_has_the_same_bits_in_every_batch<B: Backend>(mut backend: B) {
+    for dtype in DType::ALL {
+        let parts = [Owned::noise(dtype, 53, 256, 22)];
+        let all = linear(&mut backend, &parts, 31, false);
+        for rows in 1..31 {
+            let some = linear(&mut backend, &parts, rows, false);
+            assert!(some == all[..some.len()], "{dtype}: {rows} rows differ from the first of 31");
+        }
+        let pair = [23, 24].map(|seed| Owned::noise(dtype, 35, 256, seed));
+        let all = gated(&mut backend, &pair, 23, Activation::Silu);
+        for rows in 1..23 {
+            let some = gated(&mut backend, &pair, rows, Activation::Silu);
+            assert!(some == all[..some.len()], "{dtype}: {rows} gated rows differ from the first of 23");
+        }
+    }
+}
+
+fn attention_has_the_same_bits_however_a_prompt_is_cut<B: Backend>(mut backend: B) {
+    for window in [None, Some(70)] {
+        let heads = Heads { window, ..heads(6, 2, 32) };
+        let whole = Conversation::new(heads, &[&[600, 40]]).outputs(&mut backend);
+        let cuts: [&[&[usize]]; 3] = [
+            &[&[1, 1], &[5, 0], &[250, 39], &[1, 0], &[1, 0], &[342, 0]],
+            &[&[64, 16], &[300, 1], &[236, 23]],
+            &[&[597, 37], &[1, 1], &[1, 1], &[1, 1]],
+        ];
+        for steps in cuts {
+            let cut = Conversation::new(heads, steps).outputs(&mut backend);
+            assert!(cut == whole, "window {window:?}, steps {steps:?}");
+        }
+    }
+}
+
+fn a_stale_block_does_not_reach_the_result<B: Backend>(mut backend: B) {
+    let heads = heads(2, 1, 16);
+    let rope = Rope { pairs: RopePairs::Adjacent, frequencies: vec![] };
+    let mut cache = backend.cache(CacheShape { layers: 1, kv_heads: 1, head_size: 16, blocks: 1 }).unwrap();
+    let mut step = |rows: usize, value: f32| {
+        let positions: Vec<u32> = (0..rows as u32).collect();
+        let batch = Batch {
+            tokens: &vec![0; rows],
+            positions: &positions,
+            spans: &[Span { rows: 0..rows, blocks: 0..1 }],
+            blocks: &[BlockId(0)],
+        };
+        let mut qkv = filled(&mut backend, rows, 64, &vec![value; rows * 64]);
+        let mut out = backend.buffer(rows, 32).unwrap();
+        backend.rope_store(batch, 0, heads, None, &rope, &mut qkv, &mut cache);
+        backend.attention(batch, 0, heads, &qkv, &cache, &mut out);
+        read(&mut backend, &out, rows)
+    };
+    step(16, f32::NAN);
+    assert_eq!(step(5, 1.0), [1.0; 5 * 32], "another sequence's NaN came through");
+}
