@@ -116,9 +116,7 @@ mod tests {
             .u32("tokenizer.ggml.bos_token_id", 0)
             .u32("tokenizer.ggml.eos_token_id", 1)
             .str(TEMPLATE_KEY, source);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        writer.write(file.path());
-        let gguf = Gguf::open(file.path()).unwrap();
+        let gguf = Gguf::of_bytes(&writer.to_bytes()).unwrap();
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
         ChatTemplate::from_gguf(&gguf, &tokenizer).unwrap().unwrap()
     }
@@ -290,9 +288,7 @@ mod tests {
     fn a_file_without_a_template_has_none() {
         let gguf = Gguf::open(model()).unwrap();
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        GgufWriter::new().write(file.path());
-        let empty = Gguf::open(file.path()).unwrap();
+        let empty = Gguf::of_bytes(&GgufWriter::new().to_bytes()).unwrap();
         assert!(ChatTemplate::from_gguf(&empty, &tokenizer).unwrap().is_none());
     }
 }

@@ -89,3 +89,59 @@ pub(crate) fn texts() -> impl Strategy<Value = String> {
     ];
     prop::collection::vec(select(PARTS.as_slice()), 0..40).prop_map(|parts| parts.concat())
 }
+
+/// A change to a file.
+#[derive(Debug, Clone)]
+enum Mutation {
+    Set { at: usize, byte: u8 },
+    Word { at: usize, word: u64 },
+    Cut { at: usize, len: usize },
+    Double { at: usize, len: usize },
+}
+
+impl Mutation {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        let len = bytes.len().max(1);
+        match *self {
+            _ if bytes.is_empty() => {}
+            Self::Set { at, byte } => bytes[at % len] = byte,
+            Self::Word { at, word } => {
+                let at = at % len;
+                let end = (at + 8).min(len);
+                bytes[at..end].copy_from_slice(&word.to_le_bytes()[..end - at]);
+            }
+            Self::Cut { at, len: cut } => {
+                let at = at % len;
+                bytes.drain(at..(at + cut).min(len));
+            }
+            Self::Double { at, len: double } => {
+                let at = at % len;
+                let copy = bytes[at..(at + double).min(len)].to_vec();
+                bytes.splice(at..at, copy);
+            }
+        }
+    }
+}
+
+/// A file with one to three changes.
+pub(crate) fn mutated(file: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let at = || any::<u16>().prop_map(usize::from);
+    // Numbers where arithmetic goes wrong.
+    let word = prop_oneof![
+        0u64..300,
+        any::<u64>(),
+        (0u32..64, any::<bool>()).prop_map(|(bit, less)| (1u64 << bit) - u64::from(less)),
+        Just(u64::MAX),
+    ];
+    let mutation = prop_oneof![
+        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set { at, byte }),
+        (at(), word).prop_map(|(at, word)| Mutation::Word { at, word }),
+        (at(), 1usize..40).prop_map(|(at, len)| Mutation::Cut { at, len }),
+        (at(), 1usize..40).prop_map(|(at, len)| Mutation::Double { at, len }),
+    ];
+    prop::collection::vec(mutation, 1..4).prop_map(move |mutations| {
+        let mut file = file.clone();
+        mutations.iter().for_each(|mutation| mutation.apply(&mut file));
+        file
+    })
+}

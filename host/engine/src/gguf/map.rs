@@ -32,6 +32,14 @@ impl Map {
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self(map))
     }
+
+    /// Bytes of a test, as if they were a file's.
+    #[cfg(test)]
+    pub(crate) fn of_bytes(bytes: &[u8]) -> io::Result<Self> {
+        let mut map = memmap2::MmapMut::map_anon(bytes.len())?;
+        map.copy_from_slice(bytes);
+        Ok(Self(map.make_read_only()?))
+    }
 }
 
 impl Deref for Map {

@@ -50,9 +50,20 @@ impl Gguf {
     /// [`Map`].
     pub(crate) fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
+        let map = Map::open(&path);
+        Self::of_map(path, map)
+    }
+
+    /// A file that a test made up.
+    #[cfg(test)]
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::of_map("test.gguf".into(), Map::of_bytes(bytes))
+    }
+
+    fn of_map(path: PathBuf, map: std::io::Result<Map>) -> Result<Self, Error> {
         let bad = |reason: String| Error::BadModel { path: path.clone(), reason };
-        let map = Map::open(&path).map_err(|e| bad(e.to_string()))?;
-        let directory = reader::read(&map).map_err(&bad)?;
+        let map = map.map_err(|e| bad(e.to_string()))?;
+        let directory = reader::read(&map).map_err(bad)?;
         let tensor_of_name = directory.tensors.iter().map(|t| t.name.clone()).zip(0..).collect();
         Ok(Self { path, map, directory, tensor_of_name })
     }
@@ -112,3 +123,6 @@ impl Gguf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

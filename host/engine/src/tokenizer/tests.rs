@@ -10,7 +10,8 @@ use tokenizers::{
 use super::*;
 use crate::{
     gguf::writer::GgufWriter,
-    testing::{check_cases, model, texts},
+    template::ChatTemplate,
+    testing::{check_cases, model, mutated, texts},
 };
 
 const NORMAL: i32 = 1;
@@ -24,9 +25,7 @@ fn smollm2() -> Tokenizer {
 }
 
 fn build(writer: &GgufWriter) -> Result<Tokenizer, Error> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    writer.write(file.path());
-    Tokenizer::from_gguf(&Gguf::open(file.path()).unwrap())
+    Tokenizer::from_gguf(&Gguf::of_bytes(&writer.to_bytes()).unwrap())
 }
 
 /// A SentencePiece vocabulary: `<unk>`, `<s>`, `</s>`, one user-defined token, bytes, and `pieces`
@@ -322,4 +321,38 @@ fn metadata_that_make_no_tokenizer_are_refused() {
     check(bpe(&[]).i32s("tokenizer.ggml.token_type", &[1]), "has 1 elements for 7 tokens");
     check(bpe(&[]).i32s("tokenizer.ggml.token_type", &[9; 7]), "has unknown type 9");
     check(bpe(&[]).i32s("tokenizer.ggml.token_type", &[BYTE; 7]), "has byte token \"a\"");
+}
+
+/// Uses all that a file's vocabulary and template offer: nothing of it may panic.
+fn use_all(gguf: &Gguf) {
+    let Ok(tokenizer) = Tokenizer::from_gguf(gguf) else { return };
+    for text in ["a bc ab\u{2581}é\n", "<s>[tool]</s><unk>", ""] {
+        for special in [false, true] {
+            let ids = tokenizer.encode_prompt(text, special).unwrap();
+            tokenizer.decode(&ids).unwrap();
+            let mut stream = Detokenizer::new();
+            ids.iter().for_each(|&id| drop(stream.push(&tokenizer, id)));
+        }
+    }
+    let message = crate::Message { role: "user".to_owned(), content: "a".to_owned() };
+    if let Ok(Some(template)) = ChatTemplate::from_gguf(gguf, &tokenizer) {
+        let _ = template.render(&[message], true);
+    }
+}
+
+#[test]
+fn mutated_vocabularies_are_no_panic() {
+    let template = "{% for m in messages %}{{ bos_token ~ m['role'] + m.content[0:2] | trim }}{% endfor %}";
+    let key = "tokenizer.chat_template";
+    for file in
+        [spm(&["▁", "a", "b", "ab", "▁a"]).str(key, template), bpe(&["a b", "b c"]).str(key, template)]
+    {
+        let file = file.to_bytes();
+        use_all(&Gguf::of_bytes(&file).unwrap());
+        check_cases(4000, &mutated(file), |file| {
+            if let Ok(gguf) = Gguf::of_bytes(&file) {
+                use_all(&gguf);
+            }
+        });
+    }
 }
