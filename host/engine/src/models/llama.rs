@@ -1,0 +1,190 @@
+//! The Llama forward pass (arXiv 2302.13971) and the architectures that differ from it in details:
+//! grouped queries, rotary positions, RMSNorm before each half of a layer, a SiLU-gated
+//! feed-forward layer; optional biases of q, k, v (Qwen 2) and norms of their heads (Qwen 3).
+
+use crate::{
+    Error,
+    backend::{Activation, Backend, Batch, CacheShape, HeadNorms, Norm},
+    gguf::Gguf,
+};
+
+use super::{
+    Capacity, Network,
+    hyperparameters::{Hyperparameters, Variant},
+    weights::Weights,
+};
+
+/// A model on a device, with its KV cache and the activations of a step.
+pub(super) struct Llama<B: Backend> {
+    backend: B,
+    shape: Hyperparameters,
+    vocabulary: usize,
+    /// `[vocabulary, width]`; also the head when `output` is `None` (tied).
+    embedding: B::Matrix,
+    output: Option<B::Matrix>,
+    output_norm: B::Vector,
+    layers: Vec<Layer<B>>,
+    cache: B::Cache,
+    activations: Activations<B>,
+}
+
+struct Layer<B: Backend> {
+    attention_norm: B::Vector,
+    /// `[(H+2G)*D, width]`.
+    qkv: B::Matrix,
+    qkv_bias: Option<B::Vector>,
+    /// Gains of the query and of the key heads.
+    head_norms: Option<(B::Vector, B::Vector)>,
+    /// `[width, H*D]`.
+    attention_output: B::Matrix,
+    ffn_norm: B::Vector,
+    /// Gate and up, each `[ffn_width, width]`.
+    gate_up: B::Matrix,
+    /// `[width, ffn_width]`.
+    down: B::Matrix,
+}
+
+/// One row for each token of a step.
+struct Activations<B: Backend> {
+    /// The residual stream.
+    x: B::Buffer,
+    qkv: B::Buffer,
+    attended: B::Buffer,
+    gated: B::Buffer,
+    logits: B::Buffer,
+    hidden: B::Buffer,
+}
+
+impl<B: Backend> Llama<B> {
+    pub(super) fn load(backend: B, gguf: &Gguf, variant: Variant, capacity: Capacity) -> Result<Self, Error> {
+        let shape = Hyperparameters::read(gguf, variant)?;
+        let weights = Weights::new(gguf);
+        let embedding = weights.any_rows("token_embd.weight", shape.width)?;
+        let vocabulary = embedding.rows;
+        let embedding = backend.matrix(&[embedding])?;
+        let output = match weights.has("output.weight") {
+            true => Some(backend.matrix(&[weights.matrix("output.weight", vocabulary, shape.width)?])?),
+            false => None,
+        };
+        let output_norm = backend.vector(&[weights.vector("output_norm.weight", shape.width)?])?;
+        let layers = (0..shape.layers).map(|index| Layer::load(&backend, &weights, &shape, variant, index));
+        let layers = layers.collect::<Result<_, _>>()?;
+        weights.check_all_used()?;
+        let cache = backend.cache(CacheShape { blocks: capacity.blocks, ..cache_shape(&shape) })?;
+        let activations = Activations::new(&backend, &shape, vocabulary, capacity)?;
+        Ok(Self { backend, shape, vocabulary, embedding, output, output_norm, layers, cache, activations })
+    }
+}
+
+/// The cache that a model of this shape wants; blocks are the caller's to choose.
+pub(super) fn cache_shape(shape: &Hyperparameters) -> CacheShape {
+    CacheShape { layers: shape.layers, kv_heads: shape.heads.kv, head_size: shape.heads.size, blocks: 0 }
+}
+
+impl<B: Backend> Layer<B> {
+    fn load(
+        backend: &B,
+        weights: &Weights<'_>,
+        shape: &Hyperparameters,
+        variant: Variant,
+        index: usize,
+    ) -> Result<Self, Error> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let (width, ffn_width, size) = (shape.width, shape.ffn_width, shape.heads.size);
+        let (q, kv) = (shape.heads.query * size, shape.heads.kv * size);
+        let qkv = [
+            weights.matrix(&name("attn_q.weight"), q, width)?,
+            weights.matrix(&name("attn_k.weight"), kv, width)?,
+            weights.matrix(&name("attn_v.weight"), kv, width)?,
+        ];
+        let qkv_bias = match weights.has(&name("attn_q.bias")) {
+            true => Some(backend.vector(&[
+                weights.vector(&name("attn_q.bias"), q)?,
+                weights.vector(&name("attn_k.bias"), kv)?,
+                weights.vector(&name("attn_v.bias"), kv)?,
+            ])?),
+            false => None,
+        };
+        let vector = |part: &str, length| backend.vector(&[weights.vector(&name(part), length)?]);
+        let head_norms = match variant.has_head_norms {
+            true => Some((vector("attn_q_norm.weight", size)?, vector("attn_k_norm.weight", size)?)),
+            false => None,
+        };
+        let gate = weights.matrix(&name("ffn_gate.weight"), ffn_width, width)?;
+        let up = weights.matrix(&name("ffn_up.weight"), ffn_width, width)?;
+        Ok(Self {
+            attention_norm: vector("attn_norm.weight", width)?,
+            qkv: backend.matrix(&qkv)?,
+            qkv_bias,
+            head_norms,
+            attention_output: backend.matrix(&[weights.matrix(&name("attn_output.weight"), width, q)?])?,
+            ffn_norm: vector("ffn_norm.weight", width)?,
+            gate_up: backend.gated_matrix(&gate, &up)?,
+            down: backend.matrix(&[weights.matrix(&name("ffn_down.weight"), width, ffn_width)?])?,
+        })
+    }
+}
+
+impl<B: Backend> Activations<B> {
+    fn new(
+        backend: &B,
+        shape: &Hyperparameters,
+        vocabulary: usize,
+        capacity: Capacity,
+    ) -> Result<Self, Error> {
+        let heads = shape.heads;
+        let buffer = |columns| backend.buffer(capacity.batch_tokens_max, columns);
+        Ok(Self {
+            x: buffer(shape.width)?,
+            qkv: buffer((heads.query + 2 * heads.kv) * heads.size)?,
+            attended: buffer(heads.query * heads.size)?,
+            gated: buffer(shape.ffn_width)?,
+            hidden: buffer(shape.width)?,
+            logits: backend.buffer(capacity.logits_rows_max, vocabulary)?,
+        })
+    }
+}
+
+impl<B: Backend> Network for Llama<B> {
+    fn forward(&mut self, batch: Batch<'_>) {
+        let Self { backend, shape, cache, .. } = self;
+        let Activations { x, qkv, attended, gated, .. } = &mut self.activations;
+        let (rows, heads, epsilon) = (batch.tokens.len(), shape.heads, shape.epsilon);
+        backend.embed(batch.tokens, &self.embedding, 1.0, x);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let norm = Norm { gain: &layer.attention_norm, epsilon };
+            backend.norm_linear(rows, x, norm, &layer.qkv, layer.qkv_bias.as_ref(), qkv);
+            let norms = layer.head_norms.as_ref().map(|(query, key)| HeadNorms { query, key, epsilon });
+            backend.rope_store(batch, index, heads, norms, &shape.rope, qkv, cache);
+            backend.attention(batch, index, heads, qkv, cache, attended);
+            backend.linear_add(rows, attended, &layer.attention_output, x);
+
+            let norm = Norm { gain: &layer.ffn_norm, epsilon };
+            backend.norm_gated_linear(rows, x, norm, &layer.gate_up, Activation::Silu, gated);
+            backend.linear_add(rows, gated, &layer.down, x);
+        }
+    }
+
+    fn logits(&mut self, rows: &[u32]) -> Result<&[f32], Error> {
+        let Activations { x, logits, .. } = &mut self.activations;
+        let norm = Norm { gain: &self.output_norm, epsilon: self.shape.epsilon };
+        let head = self.output.as_ref().unwrap_or(&self.embedding);
+        self.backend.norm_logits(rows, x, norm, head, logits);
+        self.backend.read(logits, rows.len())
+    }
+
+    fn hidden(&mut self, rows: usize) -> Result<&[f32], Error> {
+        let Activations { x, hidden, .. } = &mut self.activations;
+        let norm = Norm { gain: &self.output_norm, epsilon: self.shape.epsilon };
+        self.backend.norm(rows, x, norm, hidden);
+        self.backend.read(hidden, rows)
+    }
+
+    fn width(&self) -> usize {
+        self.shape.width
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+}

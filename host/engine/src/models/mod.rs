@@ -1,0 +1,100 @@
+//! Forward passes. Each architecture is a file that reads like the paper; what it computes on is
+//! behind [`Backend`].
+
+mod hyperparameters;
+mod llama;
+mod rope;
+mod weights;
+
+use crate::{
+    Config, Error,
+    backend::{BLOCK_TOKENS, Backend, Batch, RopePairs},
+    gguf::Gguf,
+};
+
+use hyperparameters::{Hyperparameters, Variant};
+use llama::Llama;
+
+/// The architectures that this engine runs.
+const VARIANTS: [Variant; 3] = [
+    Variant { name: "llama", pairs: RopePairs::Adjacent, has_head_norms: false },
+    Variant { name: "qwen2", pairs: RopePairs::Halves, has_head_norms: false },
+    Variant { name: "qwen3", pairs: RopePairs::Halves, has_head_norms: true },
+];
+
+/// A model's forward pass with the device state it needs.
+pub(crate) trait Network: Send {
+    /// Computes the last layer's output of every row of the batch and stores its keys and values.
+    /// The batch has at most `batch_tokens_max` rows, its tokens are in the vocabulary, its blocks
+    /// in the cache.
+    fn forward(&mut self, batch: Batch<'_>);
+
+    /// `[rows.len(), vocabulary]` logits of some rows of the last batch, at most `logits_rows_max`.
+    fn logits(&mut self, rows: &[u32]) -> Result<&[f32], Error>;
+
+    /// `[rows, width]` normalised hidden states of the first rows of the last batch.
+    fn hidden(&mut self, rows: usize) -> Result<&[f32], Error>;
+
+    /// Length of a hidden state.
+    fn width(&self) -> usize;
+
+    /// Number of token ids.
+    fn vocabulary(&self) -> usize;
+}
+
+/// How much a loaded model can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// Rows of a batch.
+    pub(crate) batch_tokens_max: usize,
+    /// Rows whose logits are read at once.
+    pub(crate) logits_rows_max: usize,
+    /// KV blocks.
+    pub(crate) blocks: usize,
+    /// Tokens of a sequence.
+    pub(crate) context_tokens: usize,
+}
+
+/// A file's forward pass, ready on a device. An architecture without one is [`Error::BadModel`]
+/// naming it.
+pub(crate) fn load<B: Backend>(
+    backend: &B,
+    gguf: &Gguf,
+    config: &Config,
+) -> Result<(Box<dyn Network>, Capacity), Error> {
+    let variant = variant(gguf)?;
+    let shape = Hyperparameters::read(gguf, variant)?;
+    let block_bytes = backend.block_bytes(llama::cache_shape(&shape));
+    let capacity = capacity(&shape, block_bytes, config)?;
+    let network = Llama::load(backend.clone(), gguf, variant, capacity);
+    // A device doesn't know which file a tensor is from.
+    let network = network.map_err(|error| match error {
+        Error::Invalid(reason) => gguf.bad(reason),
+        other => other,
+    })?;
+    Ok((Box::new(network), capacity))
+}
+
+fn variant(gguf: &Gguf) -> Result<Variant, Error> {
+    let name: &str = gguf.metadata().require("general.architecture")?;
+    VARIANTS.into_iter().find(|variant| variant.name == name).ok_or_else(|| {
+        let known = VARIANTS.map(|variant| variant.name).join(", ");
+        gguf.bad(format!("architecture \"{name}\" is not supported; this engine runs {known}"))
+    })
+}
+
+fn capacity(shape: &Hyperparameters, block_bytes: usize, config: &Config) -> Result<Capacity, Error> {
+    let context_tokens = shape.context_tokens.min(config.context_tokens_max);
+    let wanted = context_tokens.div_ceil(BLOCK_TOKENS).saturating_mul(config.sequences_max);
+    let blocks = wanted.min(config.kv_bytes_max / block_bytes);
+    if blocks == 0 {
+        let bound = config.kv_bytes_max;
+        return Err(Error::Invalid(format!("kv_bytes_max {bound} holds no KV block of {block_bytes} bytes")));
+    }
+    Ok(Capacity {
+        batch_tokens_max: config.batch_tokens_max,
+        logits_rows_max: config.sequences_max,
+        blocks,
+        context_tokens: context_tokens.min(blocks * BLOCK_TOKENS),
+    })
+}
