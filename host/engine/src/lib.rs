@@ -16,21 +16,26 @@ mod engine;
 mod error;
 mod gguf;
 mod kv;
+mod loader;
 mod model;
+mod models;
 mod quant;
 mod request;
 mod sampler;
 mod scheduler;
+mod stats;
 mod stream;
 mod template;
 #[cfg(test)]
 mod testing;
 mod tokenizer;
+mod worker;
 
 pub use catalog::Catalog;
 pub use completion::Completion;
-pub use config::Config;
+pub use config::{Config, Device};
 pub use engine::Engine;
 pub use error::Error;
 pub use model::{Model, ModelInfo};
 pub use request::{Chunk, Finish, Message, Prompt, Request, Sampling, TokenLogprob, Usage};
+pub use stats::{ModelStats, Stats};

@@ -1,8 +1,15 @@
 //! A loaded model as its callers see it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::{Completion, Error, Message, Request};
+use tokio::sync::oneshot;
+
+use crate::{
+    Completion, Error, Message, Prompt, Request,
+    engine::Handle,
+    loader::Loaded,
+    worker::{Generation, Work},
+};
 
 /// Facts about a model.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -28,54 +35,142 @@ pub struct ModelInfo {
 /// A model that is ready to be used; cloning shares it. Tokenizing runs on the caller's thread,
 /// everything else on the engine's.
 #[derive(Clone, Debug)]
-pub struct Model {}
+pub struct Model {
+    handle: Arc<Handle>,
+    loaded: Arc<Loaded>,
+    info: Arc<ModelInfo>,
+    wake: Duration,
+}
 
 impl Model {
+    pub(crate) fn new(handle: Arc<Handle>, loaded: Arc<Loaded>, name: String, wake: Duration) -> Self {
+        let info = Arc::new(ModelInfo { name, ..loaded.info.clone() });
+        Self { handle, loaded, info, wake }
+    }
+
     /// What the model is.
     pub fn info(&self) -> &ModelInfo {
-        todo!()
+        &self.info
     }
 
     /// How long [`Engine::open`](crate::Engine::open) waited for it to load; zero when it was there.
     pub fn wake(&self) -> Duration {
-        todo!()
+        self.wake
     }
 
     /// The tokens of a text. `special` reads control tokens spelled in it as such.
     pub fn tokenize(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
-        let _ = (text, special);
-        todo!()
+        self.loaded.tokenizer.encode(text, special)
     }
 
     /// The text of tokens; bytes that are not UTF-8 become U+FFFD.
     pub fn detokenize(&self, tokens: &[u32]) -> Result<String, Error> {
-        let _ = tokens;
-        todo!()
+        self.check_vocabulary(tokens)?;
+        self.loaded.tokenizer.decode(tokens)
     }
 
     /// A chat as the model's template writes it, up to the assistant's turn.
     pub fn render(&self, messages: &[Message]) -> Result<String, Error> {
-        let _ = messages;
-        todo!()
+        match &self.loaded.template {
+            Some(template) => template.render(messages, true),
+            None => Err(Error::Invalid(format!("model \"{}\" has no chat template", self.info.name))),
+        }
     }
 
     /// Starts a completion and returns at once. Tokenizes on the calling thread: for prompts over
     /// some kilobytes call it from a blocking context.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the field that is out of bounds, [`Error::TooLong`] the context,
+    /// [`Error::Overloaded`] the bound that is met.
     pub fn generate(&self, request: Request) -> Result<Completion, Error> {
-        let _ = request;
-        todo!()
+        request.check()?;
+        let prompt = self.prompt_tokens(&request.prompt)?;
+        self.check_length(prompt.len(), request.max_tokens)?;
+        let (writer, completion) = Completion::new();
+        let generation = Generation::new(request, prompt.len(), self.wake, writer);
+        self.handle.submit(self.loaded.id, prompt, Work::Generate(Box::new(generation)))?;
+        Ok(completion)
     }
 
-    /// Unit-length mean-pooled embeddings, one for each input.
+    /// Unit-length mean-pooled embeddings, one for each input. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// As [`Model::generate`]; the first that an input meets.
     pub async fn embed(&self, inputs: Vec<String>) -> Result<Vec<Vec<f32>>, Error> {
-        let _ = inputs;
-        todo!()
+        let mut embeddings = Vec::with_capacity(inputs.len());
+        // A batch at a time, so that many inputs don't fill the queue.
+        for inputs in inputs.chunks(self.handle.config().sequences_max) {
+            let started = inputs.iter().map(|input| self.start_embedding(input));
+            for embedding in started.collect::<Result<Vec<_>, _>>()? {
+                embeddings.push(answer(embedding).await?);
+            }
+        }
+        Ok(embeddings)
     }
 
     /// The `top` largest logits after each of the tokens, teacher-forced: element `i` tells what
-    /// follows `tokens[..=i]`.
+    /// follows `tokens[..=i]`. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// As [`Model::generate`].
     pub async fn score(&self, tokens: Vec<u32>, top: usize) -> Result<Vec<Vec<(u32, f32)>>, Error> {
-        let _ = (tokens, top);
-        todo!()
+        self.check_prompt(&tokens)?;
+        self.check_length(tokens.len(), 0)?;
+        let (reply, scores) = oneshot::channel();
+        self.handle.submit(self.loaded.id, tokens, Work::Score { top, reply })?;
+        answer(scores).await
     }
+
+    fn start_embedding(&self, input: &str) -> Result<oneshot::Receiver<Result<Vec<f32>, Error>>, Error> {
+        let tokens = self.loaded.tokenizer.encode_prompt(input, false)?;
+        self.check_prompt(&tokens)?;
+        self.check_length(tokens.len(), 0)?;
+        let (reply, embedding) = oneshot::channel();
+        self.handle.submit(self.loaded.id, tokens, Work::Embed(reply))?;
+        Ok(embedding)
+    }
+
+    fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, Error> {
+        let tokens = match prompt {
+            Prompt::Text(text) => self.loaded.tokenizer.encode_prompt(text, false)?,
+            Prompt::Messages(messages) => {
+                self.loaded.tokenizer.encode_prompt(&self.render(messages)?, true)?
+            }
+            Prompt::Tokens(tokens) => tokens.clone(),
+        };
+        self.check_prompt(&tokens)?;
+        Ok(tokens)
+    }
+
+    fn check_prompt(&self, tokens: &[u32]) -> Result<(), Error> {
+        if tokens.is_empty() {
+            return Err(Error::Invalid("prompt has no tokens".into()));
+        }
+        self.check_vocabulary(tokens)
+    }
+
+    fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), Error> {
+        let ModelInfo { name, vocabulary, .. } = &*self.info;
+        match tokens.iter().find(|token| **token as usize >= *vocabulary) {
+            Some(token) => Err(Error::Invalid(format!(
+                "token {token} is not below {vocabulary}, the vocabulary of \"{name}\""
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_length(&self, prompt_tokens: usize, max_tokens: usize) -> Result<(), Error> {
+        let ModelInfo { name, context_length, .. } = &*self.info;
+        if prompt_tokens.saturating_add(max_tokens) > *context_length {
+            let (model, context_tokens) = (name.clone(), *context_length);
+            return Err(Error::TooLong { prompt_tokens, max_tokens, model, context_tokens });
+        }
+        Ok(())
+    }
+}
+
+/// What the engine thread answers; it answers unless it was shut down.
+async fn answer<T>(reply: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    reply.await.unwrap_or(Err(Error::Cancelled))
 }

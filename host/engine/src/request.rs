@@ -1,6 +1,13 @@
 //! What a caller asks of a model and what it gets back. Mirrors `wit/predictor.wit`, interface `llm`.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
+
+use crate::Error;
+
+/// The most stop strings of a request.
+const STOPS_MAX: usize = 16;
+/// The most alternatives to a token.
+const ALTERNATIVES_MAX: u8 = 20;
 
 /// One turn of a chat.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -78,6 +85,45 @@ impl Request {
             adapter: None,
         }
     }
+
+    /// [`Error::Invalid`] names the first field that is out of bounds, and its value.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")?;
+        self.sampling.check()?;
+        let stops = self.stop.len();
+        require(stops <= STOPS_MAX, "stop", format!("{stops} strings"), "at most 16 strings")?;
+        require(!self.stop.iter().any(String::is_empty), "stop", "an empty string", "no empty string")?;
+        let alternatives = self.logprobs.unwrap_or(0);
+        require(alternatives <= ALTERNATIVES_MAX, "logprobs", alternatives, "at most 20")?;
+        if self.format.is_some() {
+            return Err(Error::Invalid("format is set, but this build does not support it".into()));
+        }
+        match &self.adapter {
+            Some(name) => {
+                Err(Error::Invalid(format!("adapter is \"{name}\", but none of this name is installed")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sampling {
+    fn check(&self) -> Result<(), Error> {
+        let Self { temperature, top_p, min_p, repeat_penalty, .. } = *self;
+        // Each is false for NaN.
+        require((0.0..=100.0).contains(&temperature), "temperature", temperature, "0 to 100")?;
+        require(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0 and at most 1")?;
+        require((0.0..=1.0).contains(&min_p), "min_p", min_p, "0 to 1")?;
+        let is_penalty = repeat_penalty > 0.0 && repeat_penalty <= 10.0;
+        require(is_penalty, "repeat_penalty", repeat_penalty, "above 0 and at most 10")
+    }
+}
+
+fn require(is_met: bool, field: &str, found: impl Display, expected: &str) -> Result<(), Error> {
+    match is_met {
+        true => Ok(()),
+        false => Err(Error::Invalid(format!("{field} is {found}, expected {expected}"))),
+    }
 }
 
 /// A token and the natural logarithm of its probability before temperature and filters.
@@ -132,4 +178,31 @@ pub struct Usage {
     pub decode: Duration,
     /// This sequence's share of each step's time, by tokens.
     pub device: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Request), expected: &str) {
+        let mut request = Request::new(Prompt::Text("a".into()), 1);
+        request.check().unwrap();
+        change(&mut request);
+        assert_eq!(request.check().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn a_field_out_of_bounds_is_named_with_its_value() {
+        check(|r| r.max_tokens = 0, "max_tokens is 0, expected at least 1");
+        check(|r| r.sampling.temperature = -0.5, "temperature is -0.5, expected 0 to 100");
+        check(|r| r.sampling.temperature = f32::NAN, "temperature is NaN, expected 0 to 100");
+        check(|r| r.sampling.top_p = 0.0, "top_p is 0, expected above 0 and at most 1");
+        check(|r| r.sampling.min_p = 1.5, "min_p is 1.5, expected 0 to 1");
+        check(|r| r.sampling.repeat_penalty = 11.0, "repeat_penalty is 11, expected above 0 and at most 10");
+        check(|r| r.stop = vec!["x".into(); 17], "stop is 17 strings, expected at most 16 strings");
+        check(|r| r.stop = vec![String::new()], "stop is an empty string, expected no empty string");
+        check(|r| r.logprobs = Some(21), "logprobs is 21, expected at most 20");
+        check(|r| r.adapter = Some("poet".into()), "adapter is \"poet\", but none of this name is installed");
+    }
 }

@@ -1,0 +1,123 @@
+//! A completion's course on the engine thread: logits in, text out.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    Chunk, Error, Finish, Request, Usage,
+    completion::Writer,
+    sampler::{self, Sampler},
+    stream::StopFilter,
+    tokenizer::{Detokenizer, Tokenizer},
+};
+
+/// A sequence that generates.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stops: StopFilter,
+    max_tokens: usize,
+    logprobs: Option<u8>,
+    writer: Writer,
+    usage: Usage,
+    prefill_began: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+/// How a sequence goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// With this token.
+    Token(u32),
+    /// Not at all.
+    End(Finish),
+}
+
+impl Generation {
+    /// A generation that answers `request`, which is within its bounds, to `writer`.
+    pub(crate) fn new(request: Request, prompt_tokens: usize, wake: Duration, writer: Writer) -> Self {
+        Self {
+            sampler: Sampler::new(request.sampling),
+            detokenizer: Detokenizer::new(),
+            stops: StopFilter::new(request.stop),
+            max_tokens: request.max_tokens,
+            logprobs: request.logprobs,
+            writer,
+            usage: Usage { prompt_tokens: prompt_tokens as u32, wake, ..Usage::default() },
+            prefill_began: None,
+            first_token: None,
+        }
+    }
+
+    /// Whether no one reads it any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.writer.is_abandoned()
+    }
+
+    /// Tokens generated so far.
+    pub(super) fn completion_tokens(&self) -> u32 {
+        self.usage.completion_tokens
+    }
+
+    /// Notes the start of its first step.
+    pub(super) fn start(&mut self, waited: Duration, cached_tokens: usize, now: Instant) {
+        self.usage.queue = waited;
+        self.usage.cached_tokens = cached_tokens as u32;
+        self.prefill_began = Some(now);
+    }
+
+    /// Adds its share of a step.
+    pub(super) fn charge(&mut self, share: Duration) {
+        self.usage.device += share;
+    }
+
+    /// Draws the next token from `logits`, which were ready at `now`, and sends what it completes.
+    /// `recent` are the last tokens of the sequence.
+    pub(super) fn advance(
+        &mut self,
+        logits: &[f32],
+        recent: &[u32],
+        tokenizer: &Tokenizer,
+        now: Instant,
+    ) -> Result<Next, Error> {
+        let token = self.sampler.sample(logits, recent, |_| ());
+        let token = token.ok_or_else(|| Error::Failed("the model gave no finite logit".into()))?;
+        self.note_time(now);
+        if tokenizer.is_end(token) {
+            self.send_rest();
+            return Ok(Next::End(Finish::Stop));
+        }
+        self.usage.completion_tokens += 1;
+        let released = self.stops.push(&self.detokenizer.push(tokenizer, token));
+        let logprobs = self.logprobs.map(|top| sampler::logprobs(logits, token, usize::from(top)));
+        let chunk = Chunk { text: released.text, tokens: vec![token], logprobs: Vec::from_iter(logprobs) };
+        self.writer.put(chunk, self.usage);
+        if released.is_stopped {
+            return Ok(Next::End(Finish::Stop));
+        }
+        if self.usage.completion_tokens as usize == self.max_tokens {
+            self.send_rest();
+            return Ok(Next::End(Finish::Length));
+        }
+        Ok(Next::Token(token))
+    }
+
+    /// Tells the reader how it ended.
+    pub(super) fn finish(self, end: Result<Finish, Error>) {
+        self.writer.finish(end);
+    }
+
+    fn note_time(&mut self, now: Instant) {
+        let first = *self.first_token.get_or_insert(now);
+        let began = self.prefill_began.expect("a step precedes its logits");
+        self.usage.prefill = first - began;
+        self.usage.decode = now - first;
+    }
+
+    /// Text that was held back as it might have become a stop string or a longer character.
+    fn send_rest(&mut self) {
+        let released = self.stops.push(&self.detokenizer.finish());
+        let text = released.text + &self.stops.finish();
+        self.writer.put(Chunk { text, ..Chunk::default() }, self.usage);
+    }
+}

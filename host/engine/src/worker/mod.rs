@@ -1,0 +1,129 @@
+//! The engine thread: owns every model's state, takes commands, and steps whoever has work.
+//!
+//! It ends when it is told to, or when all handles are gone and the last sequence is done. A step
+//! that fails or panics costs the model that it belongs to: its sequences end with the error, its
+//! state is dropped, and the next `open` loads it again.
+
+mod batch;
+mod generation;
+mod job;
+mod resident;
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    Error, Stats,
+    loader::{ModelId, Registry},
+};
+
+pub(crate) use generation::Generation;
+pub(crate) use job::{Job, Queue, Reply, Work};
+pub(crate) use resident::Resident;
+
+/// What the engine thread is asked to do.
+pub(crate) enum Command {
+    /// Take a model over from the loader thread.
+    Install(Box<Resident>),
+    /// Run a sequence of a model.
+    Submit { model: ModelId, job: Job },
+    /// Cancel everything and end.
+    Shutdown,
+}
+
+/// The engine thread's state.
+pub(crate) struct Worker {
+    commands: Receiver<Command>,
+    residents: Vec<Resident>,
+    registry: Arc<Registry>,
+    stats: watch::Sender<Stats>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        commands: Receiver<Command>,
+        registry: Arc<Registry>,
+        stats: watch::Sender<Stats>,
+    ) -> Self {
+        Self { commands, residents: Vec::new(), registry, stats }
+    }
+
+    /// The thread's body. Sequences that are left when it returns end as cancelled.
+    pub(crate) fn run(mut self) {
+        while self.receive() {
+            self.step_all();
+            self.publish();
+        }
+    }
+
+    /// Takes the commands that are there, and waits for one while there is nothing to compute.
+    /// False when it is time to end.
+    fn receive(&mut self) -> bool {
+        loop {
+            let received = match self.is_busy() {
+                true => self.commands.try_recv(),
+                false => self.commands.recv().map_err(|_| TryRecvError::Disconnected),
+            };
+            match received {
+                Ok(Command::Install(resident)) => self.residents.push(*resident),
+                Ok(Command::Submit { model, job }) => self.submit(model, job),
+                Ok(Command::Shutdown) => return false,
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return self.is_busy(),
+            }
+            self.publish();
+        }
+    }
+
+    fn submit(&mut self, model: ModelId, job: Job) {
+        match self.residents.iter_mut().find(|resident| resident.facts().id == model) {
+            Some(resident) => resident.submit(job),
+            None => job.refuse(Error::Failed("the model failed earlier; open it again".into())),
+        }
+    }
+
+    /// One step of each model that has work, in turn.
+    fn step_all(&mut self) {
+        let mut index = 0;
+        while index < self.residents.len() {
+            let resident = &mut self.residents[index];
+            // What a panic leaves half done is dropped below.
+            let stepped = catch_unwind(AssertUnwindSafe(|| resident.step()));
+            match stepped.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic)))) {
+                Ok(()) => index += 1,
+                Err(error) => self.drop_failed(index, &error),
+            }
+        }
+    }
+
+    fn drop_failed(&mut self, index: usize, error: &Error) {
+        let resident = self.residents.swap_remove(index);
+        let name = &resident.facts().info.name;
+        tracing::error!(model = name, %error, "a step failed; the model is unloaded");
+        self.registry.remove(resident.facts().id);
+        resident.fail(error);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.residents.iter().any(Resident::is_busy)
+    }
+
+    fn publish(&self) {
+        self.stats.send_replace(Stats { models: self.residents.iter().map(Resident::stats).collect() });
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", text.unwrap_or("without a message"))
+}
