@@ -1,0 +1,106 @@
+//! Sequences that share batches, blocks and prefixes.
+
+use dormouse_engine::{Prompt, Request};
+
+use crate::support::{continue_text, finish, idle_stats, model, run};
+
+const PROMPTS: [&str; 8] = [
+    "The capital of France is",
+    "Once upon a time, in a land far away,",
+    "def fibonacci(n):",
+    "The first law of thermodynamics",
+    "Q: What is 12 + 30?\nA:",
+    "A haiku about the sea:\n",
+    "In 1969, the first humans",
+    "The quick brown fox jumps over the lazy dog. The quick brown fox",
+];
+
+#[tokio::test]
+async fn eight_completions_together_give_the_same_text_as_each_alone() {
+    let (_engine, model) = model(|_| ()).await;
+    let mut alone = Vec::new();
+    for prompt in PROMPTS {
+        alone.push(run(&model, continue_text(prompt, 32)).await.chunk.tokens);
+    }
+    let together = PROMPTS.map(|prompt| model.generate(continue_text(prompt, 32)).unwrap());
+    for (completion, alone) in together.into_iter().zip(alone) {
+        assert_eq!(finish(completion).await.chunk.tokens, alone);
+    }
+}
+
+#[tokio::test]
+async fn sequences_that_are_preempted_give_the_same_text() {
+    let (_engine, roomy) = model(|_| ()).await;
+    // Two or three of the eight fit at a time.
+    let (engine, tight) = model(|config| {
+        config.context_tokens_max = 96;
+        config.sequences_max = 8;
+        config.kv_bytes_max = 8 * bytes_of_block();
+    })
+    .await;
+    assert!(engine.stats().models[0].kv_blocks_total <= 16, "{:?}", engine.stats());
+    let together = PROMPTS.map(|prompt| tight.generate(continue_text(prompt, 64)).unwrap());
+    for (completion, prompt) in together.into_iter().zip(PROMPTS) {
+        let expected = run(&roomy, continue_text(prompt, 64)).await.chunk.tokens;
+        assert_eq!(finish(completion).await.chunk.tokens, expected);
+    }
+}
+
+/// A block of the test model with f32 keys and values, the largest of any device.
+fn bytes_of_block() -> usize {
+    16 * 30 * 3 * 64 * 2 * size_of::<f32>()
+}
+
+#[tokio::test]
+async fn a_prompt_cut_into_chunks_gives_the_same_text() {
+    let prompt = PROMPTS.concat();
+    let (_engine, whole) = model(|_| ()).await;
+    let (_engine, cut) = model(|config| {
+        config.sequences_max = 1;
+        config.batch_tokens_max = 7;
+    })
+    .await;
+    let expected = run(&whole, continue_text(&prompt, 16)).await.chunk.tokens;
+    assert_eq!(run(&cut, continue_text(&prompt, 16)).await.chunk.tokens, expected);
+}
+
+#[tokio::test]
+async fn a_prefix_that_was_computed_before_is_not_computed_again() {
+    let (engine, model) = model(|_| ()).await;
+    let tokens = model.tokenize(&PROMPTS.concat(), false).unwrap();
+    let request = Request::new(Prompt::Tokens(tokens.clone()), 8);
+    let first = run(&model, request.clone()).await;
+    let computed = idle_stats(&engine).await.computed_tokens;
+    let second = run(&model, request).await;
+    let full_blocks = (tokens.len() - 1) / 16 * 16;
+    assert_eq!(first.usage.cached_tokens, 0);
+    assert_eq!(second.usage.cached_tokens as usize, full_blocks);
+    let computed_again = idle_stats(&engine).await.computed_tokens - computed;
+    // The rest of the prompt, and each generated token but the last.
+    assert_eq!(computed_again as usize, tokens.len() - full_blocks + 7);
+    assert_eq!(second.chunk, first.chunk);
+}
+
+#[tokio::test]
+async fn a_dropped_completion_frees_its_blocks() {
+    let (engine, model) = model(|_| ()).await;
+    let mut dropped = model.generate(continue_text("Once upon a time", 2000)).unwrap();
+    dropped.next().await.unwrap().unwrap();
+    let mut stats = engine.watch_stats();
+    stats.wait_for(|stats| stats.models[0].kv_blocks_used > 0).await.unwrap();
+    drop(dropped);
+    let stats = idle_stats(&engine).await;
+    assert_eq!(stats.kv_blocks_used, 0, "{stats:?}");
+    assert!(stats.completion_tokens < 1000, "{stats:?}");
+}
+
+#[tokio::test]
+async fn usage_counts_tokens_and_times() {
+    let (_engine, model) = model(|_| ()).await;
+    let finished = run(&model, continue_text("The capital of France is", 8)).await;
+    let usage = finished.usage;
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (5, 8));
+    assert!(usage.wake > std::time::Duration::ZERO);
+    assert!(usage.device >= usage.decode && usage.decode > std::time::Duration::ZERO, "{usage:?}");
+    assert!(usage.device <= usage.prefill + usage.decode, "{usage:?}");
+}
