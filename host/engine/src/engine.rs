@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     Catalog, Config, Device, Error, Model, ModelInfo, Stats,
-    backend::{Backend, reference::Reference},
+    backend::{Backend, cpu::Cpu, reference::Reference},
     loader::{Loader, ModelId, Open, Registry, Source},
     worker::{Command, Job, Queue, Work, Worker},
 };
@@ -48,7 +48,7 @@ impl Engine {
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
         match config.device {
-            Device::Cpu => Self::start_on(Reference, config),
+            Device::Cpu => Self::start_on(Cpu::new(config.threads), config),
             Device::Reference => Self::start_on(Reference, config),
         }
     }
