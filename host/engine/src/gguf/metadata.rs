@@ -33,6 +33,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// Every key, in no order.
+    #[cfg(test)]
     pub(crate) fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.entries.keys().map(String::as_str)
     }

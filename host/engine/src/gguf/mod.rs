@@ -10,12 +10,9 @@ mod reader;
 #[cfg(test)]
 pub(crate) mod writer;
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, path::PathBuf};
 
-pub(crate) use metadata::{FromValue, Metadata, Value};
+pub(crate) use metadata::{FromValue, Metadata};
 
 use crate::{Error, quant::DType};
 use map::Map;
@@ -66,11 +63,6 @@ impl Gguf {
         let directory = reader::read(&map).map_err(bad)?;
         let tensor_of_name = directory.tensors.iter().map(|t| t.name.clone()).zip(0..).collect();
         Ok(Self { path, map, directory, tensor_of_name })
-    }
-
-    /// Where it was opened.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The key/value pairs.

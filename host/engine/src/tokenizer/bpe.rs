@@ -17,7 +17,7 @@ const MERGES_KEY: &str = "tokenizer.ggml.merges";
 pub(super) struct Bpe {
     pieces: Pieces,
     /// Token of each byte; a vocabulary may lack bytes that its training never saw.
-    byte_tokens: [Option<u32>; 256],
+    byte_tokens: Vec<Option<u32>>,
     /// What a pair of tokens becomes.
     merges: HashMap<(u32, u32), Merge>,
 }
@@ -41,7 +41,7 @@ impl Bpe {
             // Of a pair listed twice, the first counts.
             merges.entry(pair).or_insert(Merge { rank, token });
         }
-        let byte_tokens = std::array::from_fn(|byte| vocabulary.find(&[byte as u8]));
+        let byte_tokens = (0..=u8::MAX).map(|byte| vocabulary.find(&[byte])).collect();
         Ok(Self { pieces, byte_tokens, merges })
     }
 

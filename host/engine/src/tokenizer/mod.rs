@@ -201,11 +201,6 @@ impl Tokenizer {
         self.eos
     }
 
-    /// Whether prompts of raw text begin with [`Tokenizer::bos`].
-    pub(crate) fn add_bos(&self) -> bool {
-        self.add_bos
-    }
-
     /// Number of token ids.
     pub(crate) fn vocabulary(&self) -> usize {
         self.vocabulary.len()

@@ -114,7 +114,7 @@ fn smollm2_ends_at_the_end_of_a_turn_and_of_the_text() {
     assert!(!tokenizer.is_end(special("Hello")));
     assert_eq!(tokenizer.bos(), Some(special("<|im_start|>")));
     assert_eq!(tokenizer.eos(), Some(special("<|im_end|>")));
-    assert!(!tokenizer.add_bos());
+    assert!(!tokenizer.add_bos);
     assert_eq!(tokenizer.vocabulary(), 49152);
 }
 
@@ -225,7 +225,7 @@ fn control_tokens_are_text_unless_asked_for() {
 #[test]
 fn a_prompt_begins_with_the_begin_token_once() {
     let tokenizer = build(&spm(&["▁", "a"])).unwrap();
-    assert!(tokenizer.add_bos());
+    assert!(tokenizer.add_bos);
     assert_eq!(tokenizer.encode_prompt("a", true).unwrap(), [1, 260, 261]);
     assert_eq!(tokenizer.encode_prompt("<s>a", true).unwrap(), [1, 260, 261]);
     assert_eq!(tokenizer.encode_prompt("", true).unwrap(), [1]);
@@ -303,7 +303,7 @@ fn llama3_takes_whole_words_before_merges() {
         .strs("tokenizer.ggml.merges", &["a b"]);
     let tokenizer = build(&writer).unwrap();
     assert_eq!(spell(&tokenizer, &tokenizer.encode("abc", false).unwrap()), ["abc"]);
-    assert!(tokenizer.add_bos());
+    assert!(tokenizer.add_bos);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(super) struct Vocabulary {
     /// Where each token's bytes end.
     ends: Vec<u32>,
     kinds: Vec<Kind>,
-    /// Ids of tokens that text can become, by their bytes.
+    /// Ids of tokens that merges can make, by their bytes.
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
@@ -87,38 +87,19 @@ impl Vocabulary {
         };
         let characters = ByteLevelCharacters::new();
         for (text, id) in texts.into_iter().zip(0..) {
-            match (vocabulary.kinds[id as usize], spelling) {
-                (Kind::Unknown | Kind::Control | Kind::UserDefined, _) => {
-                    vocabulary.bytes.extend(text.as_bytes());
-                }
-                (Kind::Byte, _) => {
-                    let byte = parse_byte(text).ok_or_else(|| {
-                        metadata
-                            .bad(TOKENS_KEY, format!("has byte token \"{text}\", expected <0x00> to <0xFF>"))
-                    })?;
-                    vocabulary.bytes.push(byte);
-                }
-                (Kind::Normal | Kind::Unused, Spelling::ByteLevel) => {
-                    characters.decode(text, &mut vocabulary.bytes);
-                }
-                (Kind::Normal | Kind::Unused, Spelling::SentencePiece) => {
-                    let bytes = text.split('\u{2581}').map(str::as_bytes);
-                    bytes.enumerate().for_each(|(i, part)| {
-                        vocabulary.bytes.extend(if i > 0 { b" ".as_slice() } else { b"" });
-                        vocabulary.bytes.extend(part);
-                    });
-                }
-            }
+            let kind = vocabulary.kinds[id as usize];
+            spell(text, kind, spelling, &characters, &mut vocabulary.bytes)
+                .map_err(|problem| metadata.bad(TOKENS_KEY, problem))?;
             let end = u32::try_from(vocabulary.bytes.len())
                 .map_err(|_| metadata.bad(TOKENS_KEY, "has more than 4 GiB of text"))?;
             vocabulary.ends.push(end);
-            let is_text = match vocabulary.kinds[id as usize] {
+            let is_merged = match kind {
                 Kind::Normal | Kind::Unused => true,
-                // With a raw space it isn't spelled as SentencePiece would: only cut out whole.
-                Kind::UserDefined => spelling == Spelling::ByteLevel || !text.contains(' '),
+                // SentencePiece only cuts them out whole; a byte-level list of merges may have them.
+                Kind::UserDefined => spelling == Spelling::ByteLevel,
                 Kind::Unknown | Kind::Control | Kind::Byte => false,
             };
-            if is_text {
+            if is_merged {
                 vocabulary.insert(id);
             }
         }
@@ -147,7 +128,7 @@ impl Vocabulary {
         0..self.len() as u32
     }
 
-    /// The token that some text becomes; of several with the same bytes, the first.
+    /// The token that merges can make of some bytes; of several with the same bytes, the first.
     pub(super) fn find(&self, bytes: &[u8]) -> Option<u32> {
         self.ids.find(self.hasher.hash_one(bytes), |&id| self.bytes(id) == bytes).copied()
     }
@@ -183,6 +164,33 @@ fn read_kinds(metadata: Metadata<'_>, tokens: usize) -> Result<Vec<Kind>, Error>
     ids.into_iter()
         .map(|id| Kind::read(id).ok_or_else(|| metadata.bad(KINDS_KEY, format!("has unknown type {id}"))))
         .collect()
+}
+
+/// Appends the bytes that a token of the file stands for.
+fn spell(
+    text: &str,
+    kind: Kind,
+    spelling: Spelling,
+    characters: &ByteLevelCharacters,
+    bytes: &mut Vec<u8>,
+) -> Result<(), String> {
+    match (kind, spelling) {
+        (Kind::Unknown | Kind::Control, _) | (Kind::UserDefined, Spelling::ByteLevel) => {
+            bytes.extend(text.as_bytes());
+        }
+        (Kind::Byte, _) => match parse_byte(text) {
+            Some(byte) => bytes.push(byte),
+            None => return Err(format!("has byte token \"{text}\", expected <0x00> to <0xFF>")),
+        },
+        (Kind::Normal | Kind::Unused, Spelling::ByteLevel) => characters.decode(text, bytes),
+        (Kind::Normal | Kind::Unused | Kind::UserDefined, Spelling::SentencePiece) => {
+            for (i, part) in text.split('\u{2581}').enumerate() {
+                bytes.extend(if i == 0 { "" } else { " " }.as_bytes());
+                bytes.extend(part.as_bytes());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The byte of a token such as `<0x0A>`.
