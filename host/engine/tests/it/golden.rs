@@ -4,10 +4,10 @@
 //! asked for only where its builds and the f32 pass agree (`robust_prefix`); everywhere else the
 //! reference's own tokens are fed and the largest logit must be the same where the reference saw a gap.
 
-use dormouse_engine::{Config, Model, Prompt, Request};
+use dormouse_engine::{Device, Model, Prompt, Request};
 use serde::Deserialize;
 
-use crate::support::{model, run};
+use crate::support::{finish, model};
 
 /// Below it, the two largest logits may change places.
 const GAP_MIN: f32 = 0.5;
@@ -52,12 +52,17 @@ impl Case {
         if self.id == "chat1" { 1.3 } else { 0.8 }
     }
 
-    /// Distances of the first token's ten largest logits.
-    async fn check_first_logits(&self, model: &Model) -> Vec<f32> {
-        let rows = model.score(self.prompt_ids.clone(), 1000).await.unwrap();
-        let found = rows.last().unwrap();
+    /// The logits after each token when the reference's own output is fed.
+    async fn score(&self, model: &Model) -> Scores {
+        let tokens = [&self.prompt_ids[..], &self.output_ids[..self.output_ids.len() - 1]].concat();
+        let mut rows = model.score(tokens, 1000).await.unwrap();
+        rows.split_off(self.prompt_ids.len() - 1)
+    }
+
+    /// Distances of the first token's ten largest logits from the f32 pass.
+    fn check_first_logits(&self, scores: &Scores) -> Vec<f32> {
         let distance = |expected: &Logit| {
-            let logit = found.iter().find(|(id, _)| *id == expected.id).map(|(_, logit)| *logit);
+            let logit = scores[0].iter().find(|(id, _)| *id == expected.id).map(|(_, logit)| *logit);
             let logit =
                 logit.unwrap_or_else(|| panic!("{}: {} is not in the top 1000", self.id, expected.id));
             let distance = (logit - expected.logit).abs();
@@ -68,43 +73,74 @@ impl Case {
         self.f32_top10_first.iter().map(distance).collect()
     }
 
-    async fn check_teacher_forced(&self, model: &Model) {
-        let tokens = [&self.prompt_ids[..], &self.output_ids[..self.output_ids.len() - 1]].concat();
-        let rows = model.score(tokens, 1).await.unwrap();
-        let predictions = rows[self.prompt_ids.len() - 1..].iter().map(|row| row[0].0);
+    fn check_teacher_forced(&self, scores: &Scores) {
+        assert_eq!(scores.len(), self.output_ids.len(), "{}", self.id);
         let expected = self.output_ids.iter().zip(&self.top1_top2_logit_gap);
-        for (at, (found, (expected, gap))) in predictions.zip(expected).enumerate() {
+        for (at, (found, (expected, gap))) in scores.iter().zip(expected).enumerate() {
+            let found = found[0].0;
             let is_clear = *gap > GAP_MIN;
             assert!(!is_clear || found == *expected, "{} at {at}: {found} != {expected}, gap {gap}", self.id);
         }
     }
 
-    async fn check_greedy(&self, model: &Model) {
-        assert_eq!(model.tokenize(&self.prompt, self.parse_special).unwrap(), self.prompt_ids, "{}", self.id);
-        let request = Request::new(Prompt::Tokens(self.prompt_ids.clone()), 64);
-        let finished = run(model, request).await;
-        // The end token is not emitted.
-        let is_whole = self.robust_prefix == self.output_ids.len();
-        let robust = self.robust_prefix - usize::from(is_whole && self.hit_eog);
-        let expected = &self.output_ids[..robust];
-        assert_eq!(finished.chunk.tokens.get(..robust), Some(expected), "{}", self.id);
-        assert!(!is_whole || finished.chunk.tokens.len() == robust, "{} goes on after its end", self.id);
+    /// Greedy ids, the end token left out, must be the reference's for `exact` tokens.
+    fn check_greedy(&self, found: &[u32], exact: usize) {
+        let is_whole = exact == self.output_ids.len();
+        let exact = exact - usize::from(is_whole && self.hit_eog);
+        assert_eq!(found.get(..exact), Some(&self.output_ids[..exact]), "{}", self.id);
+        assert!(!is_whole || found.len() == exact, "{} goes on after its end", self.id);
+    }
+
+    /// Tokens of the robust prefix before the first that an 8-bit rounding of activations may change.
+    fn clear_prefix(&self) -> usize {
+        let gaps = &self.top1_top2_logit_gap[..self.robust_prefix];
+        gaps.iter().position(|gap| *gap <= GAP_MIN).unwrap_or(gaps.len())
     }
 }
 
-async fn check_parity(change: impl FnOnce(&mut Config)) {
-    let (_engine, model) = model(change).await;
-    let mut distances = Vec::new();
-    for case in cases() {
-        distances.extend(case.check_first_logits(&model).await);
-        case.check_teacher_forced(&model).await;
-        case.check_greedy(&model).await;
+/// For each token of an output, the largest logits.
+type Scores = Vec<Vec<(u32, f32)>>;
+
+/// Checks every case on a device; `exact` says how many greedy ids must be equal.
+async fn check_parity(device: Device, exact: impl Fn(&Case) -> usize) {
+    let (_engine, model) = model(|config| config.device = device).await;
+    let cases = cases();
+    // All at once: what runs together must not matter.
+    let generate = |case: &Case| {
+        assert_eq!(model.tokenize(&case.prompt, case.parse_special).unwrap(), case.prompt_ids, "{}", case.id);
+        model.generate(Request::new(Prompt::Tokens(case.prompt_ids.clone()), 64)).unwrap()
+    };
+    let completions: Vec<_> = cases.iter().map(generate).collect();
+    let (mut distances, mut whole) = (Vec::new(), 0);
+    for (case, completion) in cases.iter().zip(completions) {
+        let scores = case.score(&model).await;
+        distances.extend(case.check_first_logits(&scores));
+        case.check_teacher_forced(&scores);
+        let found = finish(completion).await.chunk.tokens;
+        case.check_greedy(&found, exact(case));
+        let robust = &case.output_ids[..case.robust_prefix];
+        let is_end = |token: &u32| case.hit_eog && Some(token) == case.output_ids.last();
+        whole += usize::from(robust.iter().filter(|token| !is_end(token)).zip(&found).all(|(a, b)| a == b));
     }
     let mean = distances.iter().sum::<f32>() / distances.len() as f32;
-    println!("mean distance of {} first-token logits from the f32 reference: {mean:.3}", distances.len());
+    println!(
+        "{device:?}: {} first-token logits are {mean:.3} from the f32 reference on average",
+        distances.len()
+    );
+    println!(
+        "{device:?}: {whole} of {} greedy outputs equal llama.cpp's over the robust prefix",
+        cases.len()
+    );
 }
 
 #[tokio::test]
-async fn outputs_equal_those_of_llama_cpp() {
-    check_parity(|_| ()).await;
+async fn the_reference_backend_gives_the_ids_of_llama_cpp() {
+    check_parity(Device::Reference, |case| case.robust_prefix).await;
+}
+
+/// Activations are rounded to 8 bits, which moves logits by 0.15 on average: where the reference saw a
+/// smaller gap, its token is one of two that are as good.
+#[tokio::test]
+async fn the_cpu_backend_gives_the_ids_of_llama_cpp_where_its_choice_is_clear() {
+    check_parity(Device::Cpu, Case::clear_prefix).await;
 }
