@@ -106,7 +106,13 @@ impl Pieces {
 
 #[cfg(test)]
 mod tests {
+    use tokenizers::{
+        OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior,
+        pre_tokenizers::split::{Split, SplitPattern},
+    };
+
     use super::*;
+    use crate::testing::{check_cases, texts};
 
     fn check(name: &str, text: &str, expected: &[&str]) {
         let mut pieces = Vec::new();
@@ -140,6 +146,35 @@ mod tests {
     #[test]
     fn qwen2_takes_single_digits() {
         check("qwen2", "v12 3", &["v", "1", "2", " ", "3"]);
+    }
+
+    #[test]
+    fn pieces_are_those_of_the_models_own_regexes() {
+        let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+        let rest = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let words = r"[^\r\n\p{L}\p{N}]?\p{L}+";
+        let regexes = [
+            (
+                "gpt-2",
+                r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+".to_owned(),
+            ),
+            ("llama-bpe", format!(r"{contractions}|{words}|\p{{N}}{{1,3}}|{rest}")),
+            ("qwen2", format!(r"{contractions}|{words}|\p{{N}}|{rest}")),
+        ];
+        for (name, regex) in regexes {
+            let ours = Pieces::of_name(name).unwrap();
+            let pattern = SplitPattern::Regex(regex);
+            let theirs = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).unwrap();
+            check_cases(2000, &texts(), |text| {
+                let mut expected = PreTokenizedString::from(text.as_str());
+                theirs.pre_tokenize(&mut expected).unwrap();
+                let expected = expected.get_splits(OffsetReferential::Original, OffsetType::Byte);
+                let expected: Vec<&str> = expected.iter().map(|(piece, _, _)| *piece).collect();
+                let mut pieces = Vec::new();
+                ours.split(&text, |piece| pieces.push(piece.to_owned()));
+                assert_eq!(pieces, expected, "{name}");
+            });
+        }
     }
 
     #[test]
