@@ -2,8 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod args;
+pub mod cli;
 pub mod config;
 mod error;
+pub mod pull;
+pub mod scaffold;
 mod serve;
 
 pub use config::Config;
