@@ -1,0 +1,14 @@
+# Each target is one readable script.
+.PHONY: demo test setup build
+
+demo: ## Deploy two predictors and stream a language model's answer
+	scripts/demo.sh
+
+test: ## Everything that CI checks
+	scripts/test.sh
+
+setup: ## Install what the machine lacks; doing it again does nothing
+	scripts/setup.sh
+
+build: setup ## The service and the command line, as target/release/dormouse
+	cargo build --release --package dormouse

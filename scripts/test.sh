@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Everything that CI checks, in one profile, so that dependencies compile once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*" >&2; "$@"; }
+
+step scripts/setup.sh
+step cargo fmt --all --check
+step cargo clippy --release --workspace --all-targets -- -D warnings
+step cargo build --release --package dormouse
+step scripts/model.sh
+if cargo nextest --version >/dev/null 2>&1; then
+  step cargo nextest run --release --workspace
+  step cargo test --release --workspace --doc
+else
+  step cargo test --release --workspace
+fi
+RUSTDOCFLAGS='-D warnings' step cargo doc --release --workspace --no-deps
+if cargo deny --version >/dev/null 2>&1; then
+  step cargo deny --offline check bans licenses sources
+fi
