@@ -5,7 +5,7 @@ use dormouse_guest::prelude::*;
 #[derive(Input)]
 struct Input {
     /// Who to greet
-    #[input(default = "world", min_length = 1, max_length = 80)]
+    #[input(min_length = 1, max_length = 80)]
     name: String,
 }
 
