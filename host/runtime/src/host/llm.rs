@@ -7,6 +7,7 @@ use std::{
 };
 
 use dormouse_engine::{self as engine, Completion, Engine, Model};
+use tokio::{runtime::Handle, sync::oneshot};
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 
 use super::convert;
@@ -196,8 +197,9 @@ impl HostModel for Llm<'_> {
         if count > max {
             return Err(Fault::invalid(format!("{count} inputs to embed, the limit is {max}")));
         }
-        self.models.check_bytes("embedding input", inputs.iter().map(String::len).sum())?;
-        Ok(self.table.get(&model)?.embed(inputs).await?)
+        let bytes = inputs.iter().map(String::len).sum();
+        self.models.check_bytes("embedding input", bytes)?;
+        embed(self.table.get(&model)?.clone(), inputs, bytes).await
     }
 
     async fn drop(&mut self, model: Resource<Model>) -> wasmtime::Result<()> {
@@ -249,6 +251,25 @@ async fn tokenizing<T: Send + 'static>(
         Ok(done) => Ok(done?),
         Err(lost) => Err(Fault::Guest(llm::Error::Failed(format!("tokenizing: {lost}")))),
     }
+}
+
+/// Embeds inputs of `bytes` in all. As the engine tokenizes them between waits, all of it runs off the
+/// async workers where there is much; dropping the future still ends it.
+async fn embed(model: Model, inputs: Vec<String>, bytes: usize) -> Result<Vec<Vec<f32>>, Fault> {
+    if bytes <= INLINE_BYTES_MAX {
+        return Ok(model.embed(inputs).await?);
+    }
+    let (_wanted, unwanted) = oneshot::channel::<()>();
+    let runtime = Handle::current();
+    tokenizing(bytes, move || {
+        runtime.block_on(async {
+            tokio::select! {
+                embeddings = model.embed(inputs) => embeddings,
+                _ = unwanted => Err(engine::Error::Cancelled),
+            }
+        })
+    })
+    .await
 }
 
 /// Why a call failed: something to tell the guest, or something that ends it.

@@ -6,6 +6,7 @@ mod ends;
 mod faults;
 mod guest;
 mod limits;
+mod models;
 mod node;
 mod says;
 mod wasi;

@@ -24,13 +24,19 @@ impl Node {
 
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = TempDir::new().unwrap();
-        let runtime = start(folder.path(), change);
+        let runtime = start(folder.path(), engine(folder.path()), change);
         Self { runtime, folder }
+    }
+
+    /// A runtime on what is in a folder, and the engine under it.
+    pub(crate) fn with_engine(folder: TempDir) -> (Self, Engine) {
+        let engine = engine(folder.path());
+        (Self { runtime: start(folder.path(), engine.clone(), |_| {}), folder }, engine)
     }
 
     /// A runtime on what is in a folder.
     pub(crate) fn at(folder: TempDir) -> Self {
-        Self { runtime: start(folder.path(), |_| {}), folder }
+        Self::with_engine(folder).0
     }
 
     /// The same folder under a new runtime, as after a restart.
@@ -77,11 +83,14 @@ impl Node {
     }
 }
 
-fn start(folder: &Path, change: impl FnOnce(&mut Config)) -> Runtime {
+fn engine(folder: &Path) -> Engine {
+    Engine::start(dormouse_engine::Config::new(folder.join("models"))).unwrap()
+}
+
+fn start(folder: &Path, engine: Engine, change: impl FnOnce(&mut Config)) -> Runtime {
     let mut config = Config::new(folder.join("cache"));
     config.instances_max = 16;
     change(&mut config);
-    let engine = Engine::start(dormouse_engine::Config::new(folder.join("models"))).unwrap();
     Runtime::new(config, engine).unwrap()
 }
 
