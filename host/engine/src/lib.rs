@@ -31,6 +31,9 @@ mod testing;
 mod tokenizer;
 mod worker;
 
+/// Timing of the kernels, for `examples/kernels.rs`.
+#[doc(hidden)]
+pub use backend::cpu::measure;
 pub use catalog::Catalog;
 pub use completion::Completion;
 pub use config::{Config, Device};

@@ -8,7 +8,7 @@
 //! Letters: `T` rows (tokens of the step), `N` output features, `K` input features, `H` query heads,
 //! `G` key/value heads, `D` head size. Activations are f32, row-major.
 
-pub(crate) mod cpu;
+pub mod cpu;
 #[cfg(test)]
 mod parity;
 pub(crate) mod reference;

@@ -10,6 +10,7 @@ mod cache;
 mod format;
 mod linear;
 mod math;
+pub mod measure;
 mod memory;
 mod panels;
 #[expect(unsafe_code, reason = "a job's closure is shared with threads that outlive it")]
@@ -300,6 +301,11 @@ impl Cpu {
 }
 
 impl Matrix {
+    /// Bytes in memory.
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.count() * part.panel_bytes()).sum()
+    }
+
     fn columns(&self) -> usize {
         self.parts[0].columns()
     }

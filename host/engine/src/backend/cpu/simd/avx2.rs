@@ -306,4 +306,45 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         let x = halves!(|x, signed| _mm256_sign_epi8(x, signed));
         [self.dot_half(acc[0], size[0], x[0]), self.dot_half(acc[1], size[1], x[1])]
     }
+
+    #[inline(always)]
+    fn sum(self, v: Self::F32) -> f32 {
+        // SAFETY: `self` proves AVX.
+        unsafe { sum(_mm256_add_ps(v[0], v[1])) }
+    }
+
+    #[inline(always)]
+    fn highest(self, v: Self::F32) -> f32 {
+        // SAFETY: `self` proves AVX.
+        unsafe { highest(_mm256_max_ps(v[0], v[1])) }
+    }
+}
+
+/// Defines a function that folds the 8 lanes of a vector, halves first.
+macro_rules! fold {
+    ($(#[$doc:meta])* $name:ident, $four:ident, $one:ident) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// The machine has AVX.
+        #[inline(always)]
+        pub(super) unsafe fn $name(v: __m256) -> f32 {
+            // SAFETY: the caller's.
+            unsafe {
+                let v = $four(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+                let v = $four(v, _mm_movehl_ps(v, v));
+                _mm_cvtss_f32($one(v, _mm_movehdup_ps(v)))
+            }
+        }
+    };
+}
+
+fold! {
+    /// Lane `l` with `l + 4`, `l + 2`, `l + 1`.
+    sum, _mm_add_ps, _mm_add_ss
+}
+fold! {
+    /// The largest lane.
+    highest, _mm_max_ps, _mm_max_ss
 }

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, avx2};
 
 /// Proof that the machine has AVX-512 F, BW, DQ, VL and VNNI, and BF16 if `BF16`.
 #[derive(Clone, Copy)]
@@ -265,5 +265,17 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn dot_wide(self, acc: Self::I32, w: Self::Bytes, x: i32) -> Self::I32 {
         proven!(_mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)))
+    }
+
+    #[inline(always)]
+    fn sum(self, v: Self::F32) -> f32 {
+        // SAFETY: `self` proves AVX-512DQ.
+        unsafe { avx2::sum(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+    }
+
+    #[inline(always)]
+    fn highest(self, v: Self::F32) -> f32 {
+        // SAFETY: `self` proves AVX-512DQ.
+        unsafe { avx2::highest(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
     }
 }
