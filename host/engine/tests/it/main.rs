@@ -1,5 +1,7 @@
 //! The engine through its face, on a real model.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod batching;
 mod errors;
 mod golden;

@@ -353,11 +353,11 @@ fn step<S: Simd, const R: usize>(simd: S, args: StepArgs<'_>, state: &mut State)
         let page = all.cache.page(*block, all.layer, task.kv_head);
         *scores = score::<S, R>(simd, page, queries, width / 2);
         let position = position + b * BLOCK_TOKENS;
-        for r in 0..R {
+        for (r, score) in scores.iter_mut().enumerate() {
             let sees = all.sees(task.span, task.rows.start + row + r);
             if sees.start > position || sees.end < position + BLOCK_TOKENS {
                 let (from, to) = (sees.start as i32 - position as i32, sees.end as i32 - position as i32);
-                scores[r] = simd.within(scores[r], from, to, f32::NEG_INFINITY);
+                *score = simd.within(*score, from, to, f32::NEG_INFINITY);
             }
         }
     }

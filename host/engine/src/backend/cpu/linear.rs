@@ -144,18 +144,18 @@ impl<W: Weights> Linear<'_, W> {
     fn finish<S: Simd, const T: usize>(&self, simd: S, panel: usize, tile: Tile, sums: &[S::F32; T]) {
         let n = panel * LANES;
         let width = LANES.min(self.w.rows() - n);
-        for t in 0..T {
+        for (t, &sum) in sums.iter().enumerate() {
             let start = (tile.first + t) * self.columns + self.first + n;
             #[expect(unsafe_code, reason = "threads share the output")]
             // SAFETY: panels have columns of their own and each is in one chunk.
             let to = unsafe { self.y.part(start..start + width) };
             match self.finish {
-                Finish::Store(None) => store(simd, sums[t], to),
+                Finish::Store(None) => store(simd, sum, to),
                 Finish::Store(Some(bias)) => {
                     let bias = load(simd, &bias[n..n + width]);
-                    store(simd, simd.add(sums[t], bias), to);
+                    store(simd, simd.add(sum, bias), to);
                 }
-                Finish::Add => store(simd, simd.add(load(simd, to), sums[t]), to),
+                Finish::Add => store(simd, simd.add(load(simd, to), sum), to),
             }
         }
     }

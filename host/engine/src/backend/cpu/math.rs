@@ -10,7 +10,7 @@ use crate::backend::Activation;
 pub(super) fn exp2<S: Simd>(simd: S, x: S::F32) -> S::F32 {
     // Terms ln(2)^n / n! of the series; |fraction| <= 1/2 leaves an error of 1.2e-7.
     const SERIES: [f32; 7] =
-        [1.540_353_1e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_410_8e-2, 2.402_265_1e-1, 6.931_472e-1, 1.0];
+        [1.540_353_1e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
     let x = simd.min(simd.max(x, simd.splat(-127.0)), simd.splat(127.0));
     let whole = simd.round(x);
     let fraction = simd.fma(simd.to_f32(whole), simd.splat(-1.0), x);

@@ -216,11 +216,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        halves!(|a, b| _mm256_add_epi32(a, b))
-    }
-
-    #[inline(always)]
     fn round(self, a: Self::F32) -> Self::I32 {
         halves!(|a| {
             _mm256_cvtps_epi32(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))

@@ -196,11 +196,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        proven!(_mm512_add_epi32(a, b))
-    }
-
-    #[inline(always)]
     fn round(self, a: Self::F32) -> Self::I32 {
         proven!(_mm512_cvt_roundps_epi32(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
     }

@@ -81,8 +81,6 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn u8s(self, from: &[u8; 16]) -> Self::I32;
     /// 16 signed bytes.
     fn i8s(self, from: &[u8; 16]) -> Self::I32;
-    /// `a + b`, wrapping.
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// The nearest i32, ties to even; unspecified for NaN and values out of range.
     fn round(self, a: Self::F32) -> Self::I32;
     /// As f32, rounded to nearest.

@@ -220,11 +220,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        quarters!(|a, b| vaddq_s32(a, b))
-    }
-
-    #[inline(always)]
     fn round(self, a: Self::F32) -> Self::I32 {
         quarters!(|a| vcvtnq_s32_f32(a))
     }

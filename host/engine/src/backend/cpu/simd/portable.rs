@@ -129,11 +129,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
-        zip(a, b, i32::wrapping_add)
-    }
-
-    #[inline(always)]
     fn round(self, a: Self::F32) -> Self::I32 {
         a.map(|a| a.round_ties_even() as i32)
     }
