@@ -6,9 +6,11 @@ pub mod args;
 pub mod cli;
 pub mod config;
 mod error;
+mod function;
 pub mod pull;
 pub mod scaffold;
 mod serve;
+mod store;
 
 pub use config::Config;
 pub use error::Error;

@@ -1,0 +1,84 @@
+//! The database's tables, and the way from every older version of them.
+
+use rusqlite::Connection;
+
+use crate::Error;
+
+/// Entry `i` leads from version `i` to `i + 1`. An entry that was released is never changed.
+const MIGRATIONS: &[&str] = &["
+    -- A component as it was checked at its first deploy; its bytes are the blob of that digest.
+    CREATE TABLE components (
+        digest      TEXT NOT NULL PRIMARY KEY,
+        manifest    TEXT NOT NULL,
+        created_ms  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE functions (
+        name        TEXT NOT NULL PRIMARY KEY,
+        created_ms  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE revisions (
+        function    TEXT NOT NULL REFERENCES functions ON DELETE CASCADE,
+        id          TEXT NOT NULL,
+        component   TEXT NOT NULL REFERENCES components,
+        settings    TEXT NOT NULL,
+        created_ms  INTEGER NOT NULL,
+        -- Orders the revisions of a function; deploying an old one again moves it to the end.
+        deployed    INTEGER NOT NULL,
+        PRIMARY KEY (function, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX revisions_by_component ON revisions (component);
+
+    CREATE TABLE aliases (
+        function    TEXT NOT NULL,
+        name        TEXT NOT NULL,
+        revision    TEXT NOT NULL,
+        -- What it named before it last moved.
+        previous    TEXT,
+        PRIMARY KEY (function, name),
+        FOREIGN KEY (function, revision) REFERENCES revisions (function, id) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// Brings a database to the newest version, all or nothing.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), Error> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = MIGRATIONS.len() as i64;
+    let Some(missing) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) else {
+        return Err(Error::DatabaseVersion { found, known });
+    };
+    let transaction = connection.transaction()?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrating_twice_changes_nothing() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        migrate(&mut connection).unwrap();
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(tables, 4);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        let error = migrate(&mut connection).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("database has version 99, this dormouse reads up to {}", MIGRATIONS.len())
+        );
+    }
+}
