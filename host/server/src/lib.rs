@@ -5,6 +5,7 @@
 pub mod args;
 pub mod cli;
 pub mod config;
+mod dispatch;
 mod error;
 mod function;
 pub mod pull;

@@ -11,12 +11,14 @@ mod settings;
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 pub(crate) use manifest::Manifest;
+#[cfg(test)]
+pub(crate) use manifest::tests::minimal as minimal_manifest;
 pub(crate) use name::{Alias, Digest, FunctionName, NameError, Reference, RevisionId};
 pub(crate) use schema::{InputSchema, Problem};
 pub(crate) use settings::{Effective, Settings};
 
 /// A component as it was checked at its first deploy; functions with the same bytes share it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Predictor {
     pub(crate) digest: Digest,
     pub(crate) manifest: Manifest,
@@ -101,7 +103,7 @@ impl Function {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::Config;
 

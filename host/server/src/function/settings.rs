@@ -72,9 +72,10 @@ impl Settings {
         let names = |count: usize| format!("has {count} entries, this node allows {names_max}");
         add("env", self.env.len() > names_max, names(self.env.len()));
         add("models", self.models.len() > names_max, names(self.models.len()));
-        let bad = self.env.iter().find(|(name, value)| {
-            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-        });
+        let bad = self
+            .env
+            .iter()
+            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'));
         add("env", bad.is_some(), "has an empty name, or one with \"=\", or a zero character".to_owned());
         let blank = self.models.iter().any(|model| model.trim().is_empty());
         add("models", blank, "has an empty name".to_owned());
@@ -147,7 +148,8 @@ mod tests {
     #[test]
     fn a_deploys_setting_goes_before_the_manifests_wish_and_that_before_the_default() {
         let config = Config::new("");
-        let timeout = |settings: Settings, limits| settings.resolve(&manifest(limits), &config).limits.timeout;
+        let timeout =
+            |settings: Settings, limits| settings.resolve(&manifest(limits), &config).limits.timeout;
         let own = Settings { timeout_ms: Some(5), ..Settings::default() };
         assert_eq!(timeout(own, json!({"timeout_ms": 7})), Duration::from_millis(5));
         assert_eq!(timeout(Settings::default(), json!({"timeout_ms": 7})), Duration::from_millis(7));
@@ -157,8 +159,7 @@ mod tests {
     #[test]
     fn a_wish_beyond_the_node_is_cut_with_a_warning() {
         let config = Config::new("");
-        let effective =
-            Settings::default().resolve(&manifest(json!({"memory_bytes": 1_u64 << 40})), &config);
+        let effective = Settings::default().resolve(&manifest(json!({"memory_bytes": 1_u64 << 40})), &config);
         assert_eq!(effective.limits.memory_bytes, config.runtime.memory_bytes_max);
         assert_eq!(effective.warnings, ["memory_bytes of 1099511627776 is cut to this node's 1073741824"]);
     }

@@ -76,9 +76,6 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         let error = migrate(&mut connection).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!("database has version 99, this dormouse reads up to {}", MIGRATIONS.len())
-        );
+        assert_eq!(error, format!("database has version 99, this dormouse reads up to {}", MIGRATIONS.len()));
     }
 }

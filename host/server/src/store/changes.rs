@@ -1,0 +1,149 @@
+//! The changes a store takes. Each runs on the store's thread: it decides by the registry, commits one
+//! transaction and publishes what the function is then, so that memory and disk never part.
+
+use std::{sync::Arc, time::SystemTime};
+
+use rusqlite::TransactionBehavior;
+
+use super::{ChangeError, Store, Writer, rows};
+use crate::function::{Alias, FunctionName, Predictor, Reference, RevisionId, Settings};
+use crate::function::{Function, Unresolved};
+
+impl Store {
+    /// Makes a component with settings the function's newest and live revision; false when it is live
+    /// already. The component's blob must be kept and pinned.
+    pub(crate) async fn deploy(
+        &self,
+        function: FunctionName,
+        predictor: Arc<Predictor>,
+        settings: Settings,
+        at: SystemTime,
+    ) -> Result<(Arc<Function>, bool), ChangeError> {
+        self.change(move |writer| {
+            let known = writer.registry.find(&function);
+            let id = RevisionId::of(&predictor.digest, &settings);
+            if let Some(known) = known.as_ref().filter(|known| known.live().id == id) {
+                return Ok((known.clone(), false));
+            }
+            let functions_max = writer.bounds.functions_max;
+            if known.is_none() && writer.registry.len() >= functions_max {
+                return Err(ChangeError::Conflict(format!(
+                    "this node has {functions_max} functions, its bound"
+                )));
+            }
+            let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            rows::insert(&transaction, &function, &predictor, &settings, at)?;
+            rows::point(&transaction, &function, &Alias::live(), &id)?;
+            let freed = rows::prune(&transaction, &function, writer.bounds.revisions_max)?;
+            transaction.commit()?;
+            writer.remove_blobs(freed);
+            Ok((writer.publish(&function, Some(predictor))?, true))
+        })
+        .await
+    }
+
+    /// Points an alias at a revision.
+    pub(crate) async fn set_alias(
+        &self,
+        function: FunctionName,
+        alias: Alias,
+        reference: Reference,
+    ) -> Result<Arc<Function>, ChangeError> {
+        self.change(move |writer| {
+            let known = writer.known(&function)?;
+            let to = known.resolve(&reference)?.id.clone();
+            if alias.is_latest() {
+                return Err(ChangeError::Conflict("alias \"latest\" moves by itself".to_owned()));
+            }
+            let aliases_max = writer.bounds.aliases_max;
+            if !known.aliases.contains_key(&alias) && known.aliases.len() >= aliases_max {
+                let message = format!("function \"{function}\" has {aliases_max} aliases, the bound");
+                return Err(ChangeError::Conflict(message));
+            }
+            writer.point(&function, &alias, &to)
+        })
+        .await
+    }
+
+    /// Removes an alias.
+    pub(crate) async fn remove_alias(&self, function: FunctionName, alias: Alias) -> Result<(), ChangeError> {
+        self.change(move |writer| {
+            if alias.is_live() || alias.is_latest() {
+                return Err(ChangeError::Conflict(format!("alias \"{alias}\" can't be removed")));
+            }
+            if !writer.known(&function)?.aliases.contains_key(&alias) {
+                return Err(ChangeError::NoAlias { function, alias });
+            }
+            rows::remove_alias(&writer.connection, &function, &alias)?;
+            writer.publish(&function, None)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Points `live` at a revision, by default at the one it named before it last moved.
+    pub(crate) async fn roll_back(
+        &self,
+        function: FunctionName,
+        reference: Option<Reference>,
+    ) -> Result<Arc<Function>, ChangeError> {
+        self.change(move |writer| {
+            let known = writer.known(&function)?;
+            let to = match &reference {
+                Some(reference) => known.resolve(reference)?.id.clone(),
+                None => known.previous.clone().ok_or_else(|| {
+                    ChangeError::Conflict(format!("function \"{function}\" has no revision to go back to"))
+                })?,
+            };
+            writer.point(&function, &Alias::live(), &to)
+        })
+        .await
+    }
+
+    /// Removes a function with all that is its own, and the blobs that only it used.
+    pub(crate) async fn remove_function(&self, function: FunctionName) -> Result<(), ChangeError> {
+        self.change(move |writer| {
+            writer.known(&function)?;
+            let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let freed = rows::remove_function(&transaction, &function)?;
+            transaction.commit()?;
+            writer.registry.remove(&function);
+            writer.remove_blobs(freed);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Writer {
+    fn known(&self, function: &FunctionName) -> Result<Arc<Function>, ChangeError> {
+        self.registry.find(function).ok_or_else(|| ChangeError::NoFunction(function.clone()))
+    }
+
+    fn point(
+        &mut self,
+        function: &FunctionName,
+        alias: &Alias,
+        to: &RevisionId,
+    ) -> Result<Arc<Function>, ChangeError> {
+        rows::point(&self.connection, function, alias, to)?;
+        self.publish(function, None)
+    }
+
+    /// Shows readers what the function is on disk.
+    fn publish(
+        &self,
+        function: &FunctionName,
+        predictor: Option<Arc<Predictor>>,
+    ) -> Result<Arc<Function>, ChangeError> {
+        let row = rows::find(&self.connection, function)?;
+        let published = self.registry.publish(row, predictor);
+        Ok(published.expect("a function that can be changed has a live revision"))
+    }
+}
+
+impl From<Unresolved> for ChangeError {
+    fn from(unresolved: Unresolved) -> Self {
+        Self::Unresolved(unresolved)
+    }
+}
