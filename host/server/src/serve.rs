@@ -1,17 +1,120 @@
-//! The service from start to drain.
+//! The service from start to drain: connections, and their bounds.
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use crate::{Config, Error};
+use axum::{Router, body::Body};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_io_timeout::TimeoutStream;
 
-/// Runs the service until `shutdown` completes, then drains: running predictions get
-/// `http.drain_timeout` to finish. `on_listening` is called once, with the bound address, when
-/// requests are answered.
+use crate::{
+    Config, Error, config, http,
+    service::{Phase, Service},
+};
+
+/// Pause after a connection could not be taken, as when the process has no file handles left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes that hyper's read buffer has at least; it panics below.
+const HEADER_BYTES_MIN: usize = 8 << 10;
+
+/// Runs the service until `shutdown` completes, then drains: new requests are refused, running
+/// predictions get `http.drain_timeout` to finish and are then ended. `on_listening` is called once,
+/// with the bound address, when requests are answered.
 pub async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()>,
     on_listening: impl FnOnce(SocketAddr),
 ) -> Result<(), Error> {
-    let _ = (config, shutdown, on_listening);
-    unimplemented!()
+    let address = config.listen;
+    let bounds = config.http.clone();
+    let started = tokio::task::spawn_blocking(move || Service::start(config)).await;
+    let service = Arc::new(started.expect("starting does not panic")?);
+    let listen = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    tracing::info!(%address, functions = service.store.registry.len(), "listening");
+    on_listening(address);
+
+    let graceful = GracefulShutdown::new();
+    tokio::select! {
+        () = accept(listener, &service, &graceful) => {}
+        () = shutdown => {}
+    }
+    drain(&service, graceful, &bounds).await;
+    service.store.close().await;
+    service.engine.shutdown();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes connections for ever, as many at once as their bound.
+async fn accept(listener: TcpListener, service: &Arc<Service>, graceful: &GracefulShutdown) {
+    let router = http::router(service.clone());
+    let connections = Arc::new(Semaphore::new(service.config.http.connections_max.max(1)));
+    loop {
+        let place = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let serving = connection(service.clone(), router.clone(), stream, graceful.watcher(), place);
+                tokio::spawn(serving);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't take a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers a connection's requests until either side closes it.
+async fn connection(
+    service: Arc<Service>,
+    router: Router,
+    stream: TcpStream,
+    watcher: Watcher,
+    _place: OwnedSemaphorePermit,
+) {
+    let bounds = &service.config.http;
+    // Answers are written whole; waiting for more to send with them only delays them.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(bounds.write_timeout));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(bounds.header_timeout)
+        .max_headers(bounds.headers_max)
+        .max_buf_size(bounds.header_bytes_max.max(HEADER_BYTES_MIN));
+    let io = TokioIo::new(Box::pin(stream));
+    let router = tower::util::MapRequest::new(router, |request: hyper::Request<_>| request.map(Body::new));
+    let serving = http.serve_connection(io, TowerToHyperService::new(router));
+    service.metrics.connections.inc();
+    if let Err(error) = watcher.watch(serving).await {
+        tracing::debug!(%error, "connection ended");
+    }
+    service.metrics.connections.dec();
+}
+
+/// Lets running predictions finish, then ends them.
+async fn drain(service: &Service, graceful: GracefulShutdown, bounds: &config::Http) {
+    let (running, queued) = service.permits.load();
+    tracing::info!(running, queued, limit = ?bounds.drain_timeout, "draining");
+    service.enter(Phase::Draining);
+    let mut closed = pin!(graceful.shutdown());
+    if timeout(bounds.drain_timeout, &mut closed).await.is_ok() {
+        return;
+    }
+    let (running, queued) = service.permits.load();
+    tracing::warn!(running, queued, "the drain took too long, ending what is left");
+    service.enter(Phase::Stopping);
+    // Whoever takes longer to be told is cut off by the process's end.
+    let _ = timeout(bounds.flush_timeout, closed).await;
 }

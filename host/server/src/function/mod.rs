@@ -29,9 +29,7 @@ pub(crate) struct Predictor {
 pub(crate) struct Revision {
     pub(crate) id: RevisionId,
     pub(crate) predictor: Arc<Predictor>,
-    /// What the deploy asked for.
-    pub(crate) settings: Settings,
-    /// What that comes to on this node.
+    /// What its settings come to on this node.
     pub(crate) effective: Effective,
     pub(crate) created_at: SystemTime,
 }
@@ -119,7 +117,6 @@ mod tests {
         Arc::new(Revision {
             id: id(first),
             predictor: Arc::new(Predictor { digest, manifest }),
-            settings,
             effective,
             created_at: SystemTime::UNIX_EPOCH,
         })

@@ -1,6 +1,13 @@
 //! Names and ids, each a type of its own so that none is taken for another.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::Path,
+    sync::Arc,
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,6 +17,8 @@ use super::Settings;
 const ABBREVIATION_MIN: usize = 8;
 /// Characters of a SHA-256 in hex.
 const HEX_LEN: usize = 64;
+/// Bytes of a file that are hashed at once.
+const HASHED_BYTES: usize = 128 << 10;
 /// Bytes of a DNS label, which a function's name must fit.
 const LABEL_MAX: usize = 63;
 
@@ -125,8 +134,24 @@ pub(crate) struct Digest(Arc<str>);
 text_type!(Digest);
 
 impl Digest {
+    #[cfg(test)]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(hex(&Sha256::digest(bytes)).into())
+    }
+
+    /// Blocks for reading the file.
+    pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut file = BufReader::with_capacity(HASHED_BYTES, File::open(path)?);
+        loop {
+            let bytes = file.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(Self(hex(&hasher.finalize()).into()));
+            }
+            hasher.update(bytes);
+            let len = bytes.len();
+            file.consume(len);
+        }
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, NameError> {
@@ -230,5 +255,8 @@ mod tests {
         // FIPS 180-2, appendix B.1.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(b"abc").as_str(), abc);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "abc").unwrap();
+        assert_eq!(Digest::of_file(file.path()).unwrap().as_str(), abc);
     }
 }

@@ -5,25 +5,39 @@ use std::{sync::Arc, time::SystemTime};
 
 use rusqlite::TransactionBehavior;
 
-use super::{ChangeError, Store, Writer, rows};
-use crate::function::{Alias, FunctionName, Predictor, Reference, RevisionId, Settings};
-use crate::function::{Function, Unresolved};
+use super::{ChangeError, Pin, Store, Writer, rows};
+use crate::function::{
+    Alias, Digest, Function, FunctionName, Predictor, Reference, RevisionId, Settings, Unresolved,
+};
+
+/// What a deploy came to.
+#[derive(Debug)]
+pub(crate) struct Deployed {
+    pub(crate) function: Arc<Function>,
+    /// False when nothing had to change.
+    pub(crate) is_new: bool,
+    /// Components that nothing uses any more; their blobs are gone.
+    pub(crate) freed: Vec<Digest>,
+}
 
 impl Store {
-    /// Makes a component with settings the function's newest and live revision; false when it is live
-    /// already. The component's blob must be kept and pinned.
+    /// Makes a component with settings the function's newest and live revision, unless it is live
+    /// already. `pin` is of the component's blob, which must be kept.
     pub(crate) async fn deploy(
         &self,
         function: FunctionName,
         predictor: Arc<Predictor>,
         settings: Settings,
         at: SystemTime,
-    ) -> Result<(Arc<Function>, bool), ChangeError> {
+        pin: Pin,
+    ) -> Result<Deployed, ChangeError> {
         self.change(move |writer| {
-            let known = writer.registry.find(&function);
+            // Held to the end, even when whoever asked has left.
+            let _pin = pin;
+            let known = writer.registry.find(function.as_str());
             let id = RevisionId::of(&predictor.digest, &settings);
-            if let Some(known) = known.as_ref().filter(|known| known.live().id == id) {
-                return Ok((known.clone(), false));
+            if let Some(function) = known.as_ref().filter(|known| known.live().id == id) {
+                return Ok(Deployed { function: function.clone(), is_new: false, freed: Vec::new() });
             }
             let functions_max = writer.bounds.functions_max;
             if known.is_none() && writer.registry.len() >= functions_max {
@@ -36,8 +50,9 @@ impl Store {
             rows::point(&transaction, &function, &Alias::live(), &id)?;
             let freed = rows::prune(&transaction, &function, writer.bounds.revisions_max)?;
             transaction.commit()?;
-            writer.remove_blobs(freed);
-            Ok((writer.publish(&function, Some(predictor))?, true))
+            writer.remove_blobs(&freed);
+            let function = writer.publish(&function, Some(predictor))?;
+            Ok(Deployed { function, is_new: true, freed })
         })
         .await
     }
@@ -100,16 +115,17 @@ impl Store {
         .await
     }
 
-    /// Removes a function with all that is its own, and the blobs that only it used.
-    pub(crate) async fn remove_function(&self, function: FunctionName) -> Result<(), ChangeError> {
+    /// Removes a function with all that is its own, and the blobs that only it used; answers their
+    /// digests.
+    pub(crate) async fn remove_function(&self, function: FunctionName) -> Result<Vec<Digest>, ChangeError> {
         self.change(move |writer| {
             writer.known(&function)?;
             let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let freed = rows::remove_function(&transaction, &function)?;
             transaction.commit()?;
             writer.registry.remove(&function);
-            writer.remove_blobs(freed);
-            Ok(())
+            writer.remove_blobs(&freed);
+            Ok(freed)
         })
         .await
     }
@@ -117,7 +133,7 @@ impl Store {
 
 impl Writer {
     fn known(&self, function: &FunctionName) -> Result<Arc<Function>, ChangeError> {
-        self.registry.find(function).ok_or_else(|| ChangeError::NoFunction(function.clone()))
+        self.registry.find(function.as_str()).ok_or_else(|| ChangeError::NoFunction(function.clone()))
     }
 
     fn point(

@@ -151,9 +151,9 @@ impl Writer {
     }
 
     /// Removes the blobs of components that are no longer in the database.
-    fn remove_blobs(&self, freed: Vec<Digest>) {
+    fn remove_blobs(&self, freed: &[Digest]) {
         for digest in freed {
-            if let Err(error) = self.blobs.remove(&digest) {
+            if let Err(error) = self.blobs.remove(digest) {
                 tracing::warn!(%digest, %error, "can't remove a blob; the next start will");
             }
         }
@@ -173,7 +173,7 @@ fn connect(path: &Path) -> Result<Connection, Error> {
 mod tests {
     use std::{io::Write, time::UNIX_EPOCH};
 
-    use super::*;
+    use super::{changes::Deployed, *};
     use crate::function::{Function, Manifest, Predictor, Reference, Settings, minimal_manifest};
 
     fn name(text: &str) -> FunctionName {
@@ -193,11 +193,7 @@ mod tests {
     }
 
     /// Deploys as the service does: pin, blob, change.
-    async fn try_deploy(
-        store: &Store,
-        function: &str,
-        component: &[u8],
-    ) -> Result<(Arc<Function>, bool), ChangeError> {
+    async fn try_deploy(store: &Store, function: &str, component: &[u8]) -> Result<Deployed, ChangeError> {
         let digest = Digest::of(component);
         let pin = store.blobs.pin(&digest);
         let mut upload = store.blobs.upload().unwrap();
@@ -205,11 +201,11 @@ mod tests {
         pin.keep(upload).unwrap();
         let manifest = Manifest::read(minimal_manifest(), &Deploy::default()).unwrap();
         let predictor = Arc::new(Predictor { digest, manifest });
-        store.deploy(name(function), predictor, Settings::default(), UNIX_EPOCH).await
+        store.deploy(name(function), predictor, Settings::default(), UNIX_EPOCH, pin).await
     }
 
     async fn deploy(store: &Store, function: &str, component: &[u8]) -> Arc<Function> {
-        try_deploy(store, function, component).await.unwrap().0
+        try_deploy(store, function, component).await.unwrap().function
     }
 
     fn components(function: &Function) -> Vec<Digest> {
@@ -234,10 +230,10 @@ mod tests {
     async fn the_same_component_with_the_same_settings_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path()).unwrap();
-        let (first, changed) = try_deploy(&store, "f", b"one").await.unwrap();
-        assert!(changed);
-        let (again, changed) = try_deploy(&store, "f", b"one").await.unwrap();
-        assert!(!changed && Arc::ptr_eq(&first, &again));
+        let first = try_deploy(&store, "f", b"one").await.unwrap();
+        assert!(first.is_new);
+        let again = try_deploy(&store, "f", b"one").await.unwrap();
+        assert!(!again.is_new && Arc::ptr_eq(&first.function, &again.function));
     }
 
     #[tokio::test]
@@ -287,7 +283,7 @@ mod tests {
         deploy(&store, "f", b"own").await;
         deploy(&store, "g", b"shared").await;
         store.remove_function(name("f")).await.unwrap();
-        assert!(store.registry.find(&name("f")).is_none());
+        assert!(store.registry.find("f").is_none());
         assert!(store.blobs.read(&Digest::of(b"shared")).is_ok());
         assert!(store.blobs.read(&Digest::of(b"own")).is_err());
         assert_eq!(deploy(&store, "f", b"own").await.previous, None);

@@ -47,12 +47,7 @@ impl Registry {
     }
 
     /// The function of this name.
-    pub(crate) fn find(&self, name: &FunctionName) -> Option<Arc<Function>> {
-        self.functions.read().expect("no panic holds this lock").get(name).cloned()
-    }
-
-    /// The function whose name this is; saves checking a name that is only looked for.
-    pub(crate) fn find_str(&self, name: &str) -> Option<Arc<Function>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Function>> {
         self.functions.read().expect("no panic holds this lock").get(name).cloned()
     }
 
@@ -86,7 +81,7 @@ impl Registry {
             predictors.retain(|_, known| known.strong_count() > 0);
             predictors.insert(predictor.digest.clone(), Arc::downgrade(predictor));
         }
-        let before = self.find(&row.name);
+        let before = self.find(row.name.as_str());
         let function = Arc::new(self.function(row, before.as_deref())?);
         let mut functions = self.functions.write().expect("no panic holds this lock");
         functions.insert(function.name.clone(), function.clone());
@@ -125,7 +120,6 @@ impl Registry {
             effective: row.settings.resolve(&predictor.manifest, &self.config),
             id: row.id,
             predictor,
-            settings: row.settings,
             created_at: row.created_at,
         })
     }

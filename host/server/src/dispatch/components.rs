@@ -1,0 +1,160 @@
+//! Components that are ready to run, by digest: mapped on first use, the least recently used let go.
+
+use std::{
+    io,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use dormouse_runtime::{Component, Load, Runtime};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use lru::LruCache;
+use serde::Serialize;
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use crate::{
+    function::{Digest, InputSchema, Predictor},
+    store::Blobs,
+};
+
+/// A component and the schema that its inputs are checked against.
+pub(crate) struct Ready {
+    pub(crate) component: Component,
+    pub(crate) input: InputSchema,
+}
+
+/// Where a component's code came from for one prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ColdStart {
+    /// It was at hand.
+    None,
+    /// It was mapped from the cache.
+    Mapped,
+    /// It was compiled.
+    Compiled,
+}
+
+/// The components at hand; cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Components {
+    runtime: Runtime,
+    blobs: Blobs,
+    /// Compilations that may still begin.
+    compiles: Arc<Semaphore>,
+    slots: Arc<Mutex<LruCache<Digest, Slot>>>,
+}
+
+/// A component that is being loaded by one task for all who want it, or has been.
+type Slot = Shared<BoxFuture<'static, Result<(Arc<Ready>, ColdStart), dormouse_runtime::Error>>>;
+
+impl Components {
+    /// At most `components_max` stay at hand, at most `compiles_max` compile at once.
+    pub(crate) fn new(runtime: Runtime, blobs: Blobs, components_max: usize, compiles_max: usize) -> Self {
+        let components_max = NonZeroUsize::new(components_max).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            runtime,
+            blobs,
+            compiles: Arc::new(Semaphore::new(compiles_max.max(1))),
+            slots: Arc::new(Mutex::new(LruCache::new(components_max))),
+        }
+    }
+
+    /// A component, loaded if need be; tells how and for how long the caller waited for that. Dropping
+    /// the future leaves the loading to go on.
+    pub(crate) async fn get(
+        &self,
+        predictor: &Arc<Predictor>,
+    ) -> Result<(Arc<Ready>, ColdStart, Duration), dormouse_runtime::Error> {
+        let slot = {
+            let mut slots = self.slots.lock().expect("no panic holds this lock");
+            match slots.get(&predictor.digest) {
+                Some(slot) => slot.clone(),
+                None => {
+                    let slot = self.load(predictor.clone());
+                    slots.put(predictor.digest.clone(), slot.clone());
+                    slot
+                }
+            }
+        };
+        if let Some(Ok((ready, _))) = slot.peek() {
+            return Ok((ready.clone(), ColdStart::None, Duration::ZERO));
+        }
+        let started = Instant::now();
+        let (ready, cold) = slot.await?;
+        Ok((ready, cold, started.elapsed()))
+    }
+
+    /// Compiles a component, or maps it when it was compiled before. Its bytes are read when its turn
+    /// has come, so that few are in memory at once.
+    pub(crate) async fn compile(
+        &self,
+        read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
+    ) -> Result<(Component, Load), dormouse_runtime::Error> {
+        let _compile = self.compiles.acquire().await.expect("the semaphore is never closed");
+        let runtime = self.runtime.clone();
+        blocking(move || {
+            let wasm = read().map_err(|error| dormouse_runtime::Error::Host(format!("blob: {error}")))?;
+            runtime.load(&wasm)
+        })
+        .await
+    }
+
+    /// Lets go of a component that no function has any more.
+    pub(crate) fn forget(&self, digest: &Digest) {
+        self.slots.lock().expect("no panic holds this lock").pop(digest);
+    }
+
+    /// Number of components at hand.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.lock().expect("no panic holds this lock").len()
+    }
+
+    /// Starts loading in a task of its own, so that whoever asked first may leave.
+    fn load(&self, predictor: Arc<Predictor>) -> Slot {
+        let this = self.clone();
+        let task = tokio::spawn(async move {
+            let loaded = this.load_now(&predictor).await;
+            if loaded.is_err() {
+                // The next caller tries again.
+                this.forget(&predictor.digest);
+            }
+            loaded
+        });
+        async move { task.await.unwrap_or_else(|ended| Err(dormouse_runtime::Error::Host(ended.to_string()))) }
+            .boxed()
+            .shared()
+    }
+
+    async fn load_now(
+        &self,
+        predictor: &Arc<Predictor>,
+    ) -> Result<(Arc<Ready>, ColdStart), dormouse_runtime::Error> {
+        let (runtime, digest) = (self.runtime.clone(), predictor.digest.clone());
+        let cached = blocking(move || runtime.load_cached(digest.as_str())).await?;
+        let (component, load) = match cached {
+            Some(cached) => cached,
+            None => {
+                let (blobs, digest) = (self.blobs.clone(), predictor.digest.clone());
+                self.compile(move || blobs.read(&digest)).await?
+            }
+        };
+        let input = InputSchema::compile(&predictor.manifest.input).map_err(dormouse_runtime::Error::Host)?;
+        let cold = match load {
+            Load::Mapped(_) => ColdStart::Mapped,
+            Load::Compiled(_) => ColdStart::Compiled,
+        };
+        Ok((Arc::new(Ready { component, input }), cold))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, dormouse_runtime::Error> + Send + 'static,
+) -> Result<T, dormouse_runtime::Error> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|ended| Err(dormouse_runtime::Error::Host(ended.to_string())))
+}

@@ -1,0 +1,53 @@
+//! Bodies that are read whole, within bounds of size and time.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::{Code, Error};
+use crate::config::Http;
+
+/// A body's bytes.
+pub(super) async fn read(body: Body, bounds: &Http) -> Result<Bytes, Error> {
+    let max = bounds.body_bytes_max;
+    match timeout(bounds.body_timeout, Limited::new(body, max).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
+        Ok(Err(error)) => Err(broken(&*error)),
+        Err(_) => Err(too_slow(bounds.body_timeout)),
+    }
+}
+
+/// A body of JSON; an empty one is the default.
+pub(super) async fn json<T: DeserializeOwned + Default>(body: Body, bounds: &Http) -> Result<T, Error> {
+    let bytes = read(body, bounds).await?;
+    if bytes.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&bytes).map_err(|error| Error::new(Code::InvalidRequest, format!("body: {error}")))
+}
+
+pub(super) fn too_large(max: usize) -> Error {
+    Error::new(Code::TooLarge, format!("body is larger than {max} bytes"))
+}
+
+pub(super) fn too_slow(limit: std::time::Duration) -> Error {
+    Error::new(Code::RequestTimeout, format!("body did not arrive in {limit:?}"))
+}
+
+/// A body that ended early or broke the protocol.
+pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::new(Code::InvalidRequest, format!("body: {error}"))
+}
+
+/// A body's media type in lower case, without parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    let value = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    Some(String::from_utf8_lossy(value.trim_ascii()).to_ascii_lowercase())
+}

@@ -1,0 +1,257 @@
+//! What the service answers when it can't do what was asked: the only file with status codes.
+//!
+//! Every error has a code for programs, a message for people and, where the fault is the node's own, a
+//! reason that goes to the log only.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    dispatch::Refused,
+    function::{NameError, Problem, Unresolved},
+    store::ChangeError,
+};
+
+/// What kind of error it is; stable, unlike messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Code {
+    InvalidRequest,
+    Unauthorized,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    Conflict,
+    TooLarge,
+    UnsupportedMediaType,
+    InvalidInput,
+    InvalidComponent,
+    UnknownModel,
+    Overloaded,
+    /// The caller went away; only the log and metrics see it.
+    Cancelled,
+    PredictorFailed,
+    PredictorTrapped,
+    PredictorOutOfMemory,
+    PredictorStackOverflow,
+    PredictorExited,
+    PredictorBadOutput,
+    OutputTooLarge,
+    Internal,
+    Draining,
+    ModelUnavailable,
+    Timeout,
+}
+
+impl Code {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::InvalidInput | Self::InvalidComponent | Self::UnknownModel => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            // As nginx logs it; HTTP has no status for an answer that nobody reads.
+            Self::Cancelled => StatusCode::from_u16(499).expect("499 is in range"),
+            Self::PredictorFailed
+            | Self::PredictorTrapped
+            | Self::PredictorOutOfMemory
+            | Self::PredictorStackOverflow
+            | Self::PredictorExited
+            | Self::PredictorBadOutput
+            | Self::OutputTooLarge
+            | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Draining | Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+/// What a caller is told.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Error {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Problem>,
+    /// When the same may work.
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+}
+
+/// How long a caller that met a full bound without a queue should wait.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+impl Error {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        let retry_after = matches!(code, Code::Overloaded | Code::Draining).then_some(RETRY_SOON);
+        Self { code, message: message.into(), details: Vec::new(), retry_after }
+    }
+
+    /// An input that breaks a schema or a bound; lists how.
+    pub(crate) fn invalid_input(details: Vec<Problem>) -> Self {
+        let message = match details.as_slice() {
+            [first, rest @ ..] => {
+                let place: Vec<_> = first.loc.iter().map(ToString::to_string).collect();
+                let more =
+                    if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+                format!("{}: {}{more}", place.join("."), first.msg)
+            }
+            [] => "input does not match the schema".to_owned(),
+        };
+        Self { details, ..Self::new(Code::InvalidInput, message) }
+    }
+
+    /// A fault of the node's own: the reason goes to the log, not to the caller.
+    pub(crate) fn internal(reason: impl std::fmt::Display) -> Self {
+        tracing::error!(%reason, "internal error");
+        Self::new(Code::Internal, "the node failed; its log has the reason")
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, message)
+    }
+
+    pub(crate) fn draining() -> Self {
+        Self::new(Code::Draining, "this node is stopping")
+    }
+
+    /// The answer, with `body` in place of the plain error where there is more to say.
+    pub(crate) fn response(&self, body: impl Serialize) -> Response {
+        let mut response = (self.code.status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil() as u64));
+        }
+        if self.code == Code::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a Error,
+        }
+        self.response(Body { error: &self })
+    }
+}
+
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        Self::new(Code::InvalidRequest, error.to_string())
+    }
+}
+
+impl From<Unresolved> for Error {
+    fn from(error: Unresolved) -> Self {
+        let code = match error {
+            Unresolved::Unknown { .. } => Code::NotFound,
+            Unresolved::Ambiguous { .. } => Code::Conflict,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ChangeError> for Error {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NoFunction(_) | ChangeError::NoAlias { .. } => Self::not_found(error.to_string()),
+            ChangeError::Unresolved(unresolved) => unresolved.into(),
+            ChangeError::Conflict(message) => Self::new(Code::Conflict, message),
+            ChangeError::Database(error) => Self::internal(error),
+            ChangeError::Closed => Self::draining(),
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let retry_after = match &refused {
+            Refused::Full(full) => full.retry_after,
+            Refused::TimedOut { waited, .. } => *waited,
+        };
+        Self { retry_after: Some(retry_after), ..Self::new(Code::Overloaded, refused.to_string()) }
+    }
+}
+
+impl From<dormouse_runtime::Error> for Error {
+    fn from(error: dormouse_runtime::Error) -> Self {
+        use dormouse_runtime::Error as Runtime;
+        let code = match &error {
+            Runtime::Host(reason) => return Self::internal(reason),
+            Runtime::NotAPredictor(_) => Code::InvalidComponent,
+            Runtime::Failed(_) | Runtime::Setup(_) => Code::PredictorFailed,
+            Runtime::Trap(_) => Code::PredictorTrapped,
+            Runtime::StackOverflow { .. } => Code::PredictorStackOverflow,
+            Runtime::OutOfMemory { .. } => Code::PredictorOutOfMemory,
+            Runtime::Timeout { .. } => Code::Timeout,
+            Runtime::Exit(_) => Code::PredictorExited,
+            Runtime::OutputTooLarge { .. } => Code::OutputTooLarge,
+            Runtime::BadJson(_) => Code::PredictorBadOutput,
+            Runtime::Busy { .. } => Code::Overloaded,
+            Runtime::Cancelled => Code::Cancelled,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn body(response: Response) -> serde_json::Value {
+        let bytes = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_invalid_input_lists_where_and_what() {
+        let problems = vec![Problem::new(["body", "input", "name"], "field required")];
+        let response = Error::invalid_input(problems).into_response();
+        assert_eq!(response.status(), 422);
+        let expected = serde_json::json!({"error": {
+            "code": "invalid_input",
+            "message": "body.input.name: field required",
+            "details": [{"loc": ["body", "input", "name"], "msg": "field required"}],
+        }});
+        assert_eq!(body(response).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_when_to_come_back() {
+        let refused = Refused::TimedOut {
+            function: crate::function::FunctionName::parse("f").unwrap(),
+            waited: Duration::from_millis(1500),
+        };
+        let response = Error::from(refused).into_response();
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()),
+            (429, "2")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_node_keeps_its_reason_to_itself() {
+        let error = Error::from(dormouse_runtime::Error::Host("secret path".to_owned()));
+        let response = error.into_response();
+        assert_eq!(response.status(), 500);
+        assert!(!body(response).await.to_string().contains("secret path"));
+    }
+}

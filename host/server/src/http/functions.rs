@@ -1,0 +1,369 @@
+//! Functions, revisions and aliases as documents.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header, uri::Authority},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Code, Error, body, invoke};
+use crate::{
+    config::Config,
+    deploy::Timings,
+    function::{Alias, Effective, Function, FunctionName, Reference, Revision},
+    history::{Record, Status},
+    prediction::millis,
+    service::Service,
+};
+
+type Answer<T> = Result<Json<T>, Error>;
+
+/// A function at one of its revisions.
+#[derive(Debug, Serialize)]
+pub(super) struct Document {
+    name: String,
+    revision: String,
+    component_digest: String,
+    pub(super) url: String,
+    description: String,
+    input_schema: Value,
+    output_schema: Value,
+    streaming: bool,
+    models: Vec<String>,
+    settings: SettingsDocument,
+    aliases: BTreeMap<String, String>,
+    running: usize,
+    queued: usize,
+    warnings: Vec<String>,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unchanged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timings: Option<Timings>,
+}
+
+/// A revision's settings as they act on this node.
+#[derive(Debug, Serialize)]
+struct SettingsDocument {
+    timeout_ms: u128,
+    memory_bytes: usize,
+    concurrency: usize,
+    queue_max: usize,
+    env: BTreeMap<String, String>,
+    models: Vec<String>,
+}
+
+impl SettingsDocument {
+    fn of(effective: &Effective) -> Self {
+        Self {
+            timeout_ms: effective.limits.timeout.as_millis(),
+            memory_bytes: effective.limits.memory_bytes,
+            concurrency: effective.concurrency,
+            queue_max: effective.queue_max,
+            env: effective.env.iter().cloned().collect(),
+            models: effective.models.to_vec(),
+        }
+    }
+}
+
+impl Document {
+    pub(super) async fn of(
+        service: &Service,
+        function: &Function,
+        revision: &Revision,
+        headers: &HeaderMap,
+    ) -> Self {
+        let (effective, manifest) = (&revision.effective, &revision.predictor.manifest);
+        let missing = service.missing_models(&effective.models).await;
+        let missing = missing.iter().map(|model| {
+            format!("model \"{model}\" is not on this node yet; `dormouse model pull {model}` brings it")
+        });
+        let (running, queued) = service.permits.load_of(&function.name);
+        Self {
+            name: function.name.to_string(),
+            revision: revision.id.to_string(),
+            component_digest: revision.predictor.digest.to_string(),
+            url: url(&service.config, headers, &function.name),
+            description: manifest.description.clone(),
+            input_schema: manifest.input.clone(),
+            output_schema: manifest.output.clone(),
+            streaming: manifest.streaming,
+            models: effective.models.to_vec(),
+            settings: SettingsDocument::of(effective),
+            aliases: aliases_of(function),
+            running,
+            queued,
+            warnings: effective.warnings.iter().cloned().chain(missing).collect(),
+            created_at: rfc3339(revision.created_at),
+            unchanged: None,
+            timings: None,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FunctionList {
+    functions: Vec<FunctionItem>,
+}
+
+#[derive(Debug, Serialize)]
+struct FunctionItem {
+    name: String,
+    revision: String,
+    url: String,
+    description: String,
+    streaming: bool,
+    models: Vec<String>,
+    /// When the function was first deployed.
+    created_at: String,
+    /// When its live revision was.
+    deployed_at: String,
+}
+
+/// `GET /v1/functions`.
+pub(super) async fn list(State(service): State<Arc<Service>>, headers: HeaderMap) -> Json<FunctionList> {
+    let all = service.store.registry.all();
+    let functions = all.iter().map(|function| {
+        let live = function.live();
+        FunctionItem {
+            name: function.name.to_string(),
+            revision: live.id.to_string(),
+            url: url(&service.config, &headers, &function.name),
+            description: live.predictor.manifest.description.clone(),
+            streaming: live.predictor.manifest.streaming,
+            models: live.effective.models.to_vec(),
+            created_at: rfc3339(function.created_at),
+            deployed_at: rfc3339(live.created_at),
+        }
+    });
+    Json(FunctionList { functions: functions.collect() })
+}
+
+/// `GET /v1/functions/{name}`.
+pub(super) async fn show(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Answer<Document> {
+    let function = invoke::find(&service, &name)?;
+    Ok(Json(Document::of(&service, &function, function.live(), &headers).await))
+}
+
+/// `GET /fn/{target}`.
+pub(super) async fn show_target(
+    State(service): State<Arc<Service>>,
+    Path(target): Path<String>,
+    headers: HeaderMap,
+) -> Answer<Document> {
+    let (function, revision) = invoke::path_target(&service, &target)?;
+    Ok(Json(Document::of(&service, &function, &revision, &headers).await))
+}
+
+/// `DELETE /v1/functions/{name}`.
+pub(super) async fn remove(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Error> {
+    let name = FunctionName::parse(&name)?;
+    let freed = service.store.remove_function(name.clone()).await?;
+    service.release(freed);
+    service.forget(&name);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct RevisionList {
+    revisions: Vec<RevisionItem>,
+}
+
+#[derive(Debug, Serialize)]
+struct RevisionItem {
+    revision: String,
+    component_digest: String,
+    created_at: String,
+    settings: SettingsDocument,
+    aliases: Vec<String>,
+}
+
+/// `GET /v1/functions/{name}/revisions`: newest deployed first.
+pub(super) async fn revisions(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+) -> Answer<RevisionList> {
+    let function = invoke::find(&service, &name)?;
+    let revisions = function.revisions.iter().map(|revision| RevisionItem {
+        revision: revision.id.to_string(),
+        component_digest: revision.predictor.digest.to_string(),
+        created_at: rfc3339(revision.created_at),
+        settings: SettingsDocument::of(&revision.effective),
+        aliases: function.aliases_of(&revision.id).map(str::to_owned).collect(),
+    });
+    Ok(Json(RevisionList { revisions: revisions.collect() }))
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AliasList {
+    aliases: BTreeMap<String, String>,
+}
+
+/// `GET /v1/functions/{name}/aliases`.
+pub(super) async fn aliases(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+) -> Answer<AliasList> {
+    let function = invoke::find(&service, &name)?;
+    Ok(Json(AliasList { aliases: aliases_of(&function) }))
+}
+
+/// The body of an alias or a roll-back.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    revision: Option<String>,
+}
+
+/// `PUT /v1/functions/{name}/aliases/{alias}`.
+pub(super) async fn set_alias(
+    State(service): State<Arc<Service>>,
+    Path((name, alias)): Path<(String, String)>,
+    body: Body,
+) -> Answer<AliasList> {
+    let (name, alias) = (FunctionName::parse(&name)?, Alias::parse(&alias)?);
+    let Target { revision } = body::json(body, &service.config.http).await?;
+    let missing = || Error::new(Code::InvalidRequest, "body: names no \"revision\"");
+    let reference = Reference::parse(&revision.ok_or_else(missing)?)?;
+    let function = service.store.set_alias(name, alias, reference).await?;
+    Ok(Json(AliasList { aliases: aliases_of(&function) }))
+}
+
+/// `DELETE /v1/functions/{name}/aliases/{alias}`.
+pub(super) async fn remove_alias(
+    State(service): State<Arc<Service>>,
+    Path((name, alias)): Path<(String, String)>,
+) -> Result<StatusCode, Error> {
+    service.store.remove_alias(FunctionName::parse(&name)?, Alias::parse(&alias)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/functions/{name}/rollback`.
+pub(super) async fn roll_back(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<Document> {
+    let name = FunctionName::parse(&name)?;
+    let Target { revision } = body::json(body, &service.config.http).await?;
+    let reference = revision.as_deref().map(Reference::parse).transpose()?;
+    let function = service.store.roll_back(name, reference).await?;
+    Ok(Json(Document::of(&service, &function, function.live(), &headers).await))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsQuery {
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PredictionList {
+    predictions: Vec<PredictionItem>,
+}
+
+#[derive(Debug, Serialize)]
+struct PredictionItem {
+    id: String,
+    revision: String,
+    status: Status,
+    started_at: String,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorItem>,
+    logs: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorItem {
+    code: Code,
+    message: String,
+}
+
+/// `GET /v1/functions/{name}/logs`: newest first.
+pub(super) async fn logs(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+    query: Result<Query<LogsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer<PredictionList> {
+    let Query(query) = query.map_err(|error| Error::new(Code::InvalidRequest, error.body_text()))?;
+    let function = invoke::find(&service, &name)?;
+    let limit = query.limit.unwrap_or(service.config.predict.history_max);
+    let predictions = service.history.last(&function.name, limit).into_iter().map(prediction);
+    Ok(Json(PredictionList { predictions: predictions.collect() }))
+}
+
+fn prediction(record: Record) -> PredictionItem {
+    PredictionItem {
+        id: record.id,
+        revision: record.revision.to_string(),
+        status: record.status,
+        started_at: rfc3339(record.started_at),
+        duration_ms: millis(record.took),
+        error: record.error.map(|(code, message)| ErrorItem { code, message }),
+        logs: record.logs,
+    }
+}
+
+fn aliases_of(function: &Function) -> BTreeMap<String, String> {
+    let named = function.aliases.iter().map(|(alias, id)| (alias.to_string(), id.to_string()));
+    named.chain([(Alias::LATEST.to_owned(), function.latest().id.to_string())]).collect()
+}
+
+/// A function's invocation URL as this caller reaches it.
+fn url(config: &Config, headers: &HeaderMap, name: &FunctionName) -> String {
+    let host = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    match (&config.public_url, host) {
+        (Some(public), _) => format!("{}/fn/{name}", public.trim_end_matches('/')),
+        (None, Some(host)) => format!("http://{host}/fn/{name}"),
+        (None, None) => format!("http://{}/fn/{name}", config.listen),
+    }
+}
+
+/// RFC 3339, to the millisecond.
+fn rfc3339(time: SystemTime) -> String {
+    // The formatter takes nothing beyond the year 9999.
+    let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_millis(time.clamp(SystemTime::UNIX_EPOCH, latest)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_url_is_the_one_that_the_caller_reached() {
+        let name = FunctionName::parse("f").unwrap();
+        let host = |host| HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+        let mut config = Config::new("");
+        assert_eq!(url(&config, &host("node:80"), &name), "http://node:80/fn/f");
+        assert_eq!(url(&config, &host("a b"), &name), "http://127.0.0.1:8080/fn/f");
+        assert_eq!(url(&config, &HeaderMap::new(), &name), "http://127.0.0.1:8080/fn/f");
+        config.public_url = Some("https://example.com/".to_owned());
+        assert_eq!(url(&config, &host("node:80"), &name), "https://example.com/fn/f");
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000Z");
+    }
+}

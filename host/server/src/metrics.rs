@@ -1,0 +1,307 @@
+//! Numbers for Prometheus: what the bounds bound, and how long things took.
+
+use std::{fmt, sync::Mutex, time::Duration};
+
+use axum::http::{Method, StatusCode};
+use dormouse_engine::Stats;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::{dispatch::ColdStart, function::FunctionName, history::Status};
+
+/// What [`Metrics::render`] gives is.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The service's metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    predictions: Family<PredictionLabels, Counter>,
+    predict: Histogram,
+    queue: Histogram,
+    cold_start: Family<ColdLabels, Histogram, fn() -> Histogram>,
+    prompt_tokens: Counter,
+    cached_tokens: Counter,
+    completion_tokens: Counter,
+    /// Connections open now.
+    pub(crate) connections: Gauge,
+    /// Held while a scrape sets them.
+    levels: Mutex<LevelGauges>,
+}
+
+/// What is looked at when it is asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Levels {
+    /// Predictions that run and wait.
+    pub(crate) running: usize,
+    pub(crate) queued: usize,
+    /// Instances live now.
+    pub(crate) instances: usize,
+    /// Components at hand.
+    pub(crate) components: usize,
+    pub(crate) functions: usize,
+    pub(crate) models: Stats,
+}
+
+/// What a prediction that ran cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ran<'a> {
+    pub(crate) queue: Duration,
+    pub(crate) cold: ColdStart,
+    pub(crate) cold_start: Duration,
+    pub(crate) metrics: &'a dormouse_runtime::Metrics,
+}
+
+#[derive(Debug, Default)]
+struct LevelGauges {
+    running: Gauge,
+    queued: Gauge,
+    instances: Gauge,
+    components: Gauge,
+    functions: Gauge,
+    models: Gauge,
+    model_running: Family<ModelLabels, Gauge>,
+    model_queued: Family<ModelLabels, Gauge>,
+    kv_blocks_used: Family<ModelLabels, Gauge>,
+    kv_blocks: Family<ModelLabels, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    /// The route's pattern, so that names don't make new series.
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PredictionLabels {
+    function: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ColdLabels {
+    from: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+/// 50 µs to 27 minutes, in factors of two.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(50e-6, 2.0, 26))
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("dormouse");
+        let r = &mut registry;
+        let levels = LevelGauges::default();
+        register(r, "predictions_running", "Predictions that run", &levels.running);
+        register(r, "predictions_queued", "Predictions that wait for a place", &levels.queued);
+        register(r, "instances", "Wasm instances that are live", &levels.instances);
+        register(r, "components_mapped", "Components whose code is mapped", &levels.components);
+        register(r, "functions", "Functions deployed", &levels.functions);
+        register(r, "models_loaded", "Models that are loaded", &levels.models);
+        register(r, "model_sequences_running", "Sequences in a model's batch", &levels.model_running);
+        register(r, "model_sequences_queued", "Sequences that wait for a batch", &levels.model_queued);
+        register(r, "model_kv_blocks_used", "KV blocks that sequences own", &levels.kv_blocks_used);
+        register(r, "model_kv_blocks", "KV blocks in all", &levels.kv_blocks);
+        let (requests, predictions, connections) = Default::default();
+        register(r, "requests", "HTTP requests answered", &requests);
+        register(r, "predictions", "Predictions that ended", &predictions);
+        register(r, "connections", "HTTP connections that are open", &connections);
+        let (predict, queue) = (seconds(), seconds());
+        let cold_start = Family::new_with_constructor(seconds as fn() -> Histogram);
+        let mut timed = |name: &str, help: &str, metric: &Histogram| {
+            r.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        };
+        timed("predict", "Time in a predictor's predict, host calls included", &predict);
+        timed("queue_wait", "Time that predictions waited for a place", &queue);
+        r.register_with_unit(
+            "cold_start",
+            "Time that predictions waited for a component's code, where it was not at hand",
+            Unit::Seconds,
+            cold_start.clone(),
+        );
+        let (prompt_tokens, cached_tokens, completion_tokens) = Default::default();
+        register(r, "prompt_tokens", "Tokens of prompts", &prompt_tokens);
+        register(r, "cached_tokens", "Tokens of prompts that the prefix cache had", &cached_tokens);
+        register(r, "completion_tokens", "Tokens generated", &completion_tokens);
+        Self {
+            registry,
+            requests,
+            predictions,
+            predict,
+            queue,
+            cold_start,
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens,
+            connections,
+            levels: Mutex::new(levels),
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn request(&self, method: &Method, route: Option<&str>, status: StatusCode) {
+        let labels = RequestLabels {
+            method: known(method),
+            route: route.unwrap_or("none").to_owned(),
+            status: status.as_u16(),
+        };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// A prediction ended.
+    pub(crate) fn prediction(&self, function: &FunctionName, status: Status) {
+        self.predictions.get_or_create(&prediction_labels(function, status)).inc();
+    }
+
+    /// A prediction ran, whatever came of it.
+    pub(crate) fn ran(&self, ran: Ran<'_>) {
+        self.queue.observe(ran.queue.as_secs_f64());
+        self.predict.observe(ran.metrics.predict.as_secs_f64());
+        let from = match ran.cold {
+            ColdStart::None => None,
+            ColdStart::Mapped => Some("mapped"),
+            ColdStart::Compiled => Some("compiled"),
+        };
+        if let Some(from) = from {
+            self.cold_start.get_or_create(&ColdLabels { from }).observe(ran.cold_start.as_secs_f64());
+        }
+        self.prompt_tokens.inc_by(ran.metrics.prompt_tokens);
+        self.cached_tokens.inc_by(ran.metrics.cached_tokens);
+        self.completion_tokens.inc_by(ran.metrics.completion_tokens);
+    }
+
+    /// Drops a function's series.
+    pub(crate) fn forget(&self, function: &FunctionName) {
+        for status in [Status::Succeeded, Status::Failed, Status::Canceled] {
+            self.predictions.remove(&prediction_labels(function, status));
+        }
+    }
+
+    /// Everything in the OpenMetrics text format, [`CONTENT_TYPE`].
+    pub(crate) fn render(&self, levels: &Levels) -> String {
+        let gauges = self.levels.lock().expect("no panic holds this lock");
+        gauges.set(levels);
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("a string takes what is written");
+        text
+    }
+}
+
+impl LevelGauges {
+    fn set(&self, levels: &Levels) {
+        let set = |gauge: &Gauge, value: usize| _ = gauge.set(value as i64);
+        set(&self.running, levels.running);
+        set(&self.queued, levels.queued);
+        set(&self.instances, levels.instances);
+        set(&self.components, levels.components);
+        set(&self.functions, levels.functions);
+        set(&self.models, levels.models.models.len());
+        let families = [&self.model_running, &self.model_queued, &self.kv_blocks_used, &self.kv_blocks];
+        families.iter().for_each(|family| family.clear());
+        for model in &levels.models.models {
+            let values = [model.running, model.queued, model.kv_blocks_used, model.kv_blocks_total];
+            for (family, value) in families.iter().zip(values) {
+                set(&family.get_or_create(&ModelLabels { model: model.name.clone() }), value);
+            }
+        }
+    }
+}
+
+fn register<M>(registry: &mut Registry, name: &str, help: &str, metric: &M)
+where
+    M: prometheus_client::registry::Metric + Clone + fmt::Debug,
+{
+    registry.register(name, help, metric.clone());
+}
+
+fn prediction_labels(function: &FunctionName, status: Status) -> PredictionLabels {
+    let status = match status {
+        Status::Succeeded => "succeeded",
+        Status::Failed => "failed",
+        Status::Canceled => "canceled",
+    };
+    PredictionLabels { function: function.as_str().to_owned(), status }
+}
+
+/// The methods that have a series of their own.
+fn known(method: &Method) -> &'static str {
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_engine::ModelStats;
+
+    use super::*;
+
+    fn model(name: &str) -> ModelStats {
+        ModelStats {
+            name: name.to_owned(),
+            running: 2,
+            queued: 0,
+            kv_blocks_used: 3,
+            kv_blocks_total: 4,
+            steps: 0,
+            prompt_tokens: 0,
+            computed_tokens: 0,
+            completion_tokens: 0,
+        }
+    }
+
+    #[test]
+    fn counts_and_levels_are_written_out() {
+        let metrics = Metrics::new();
+        let function = FunctionName::parse("f").unwrap();
+        metrics.request(&Method::POST, Some("/fn/{target}"), StatusCode::OK);
+        metrics.request(&"BREW".parse().unwrap(), None, StatusCode::NOT_FOUND);
+        metrics.prediction(&function, Status::Succeeded);
+        let cost = dormouse_runtime::Metrics { completion_tokens: 5, ..Default::default() };
+        let (queue, cold_start) = (Duration::from_millis(1), Duration::from_millis(3));
+        metrics.ran(Ran { queue, cold: ColdStart::Mapped, cold_start, metrics: &cost });
+        let levels = Levels { queued: 7, models: Stats { models: vec![model("m")] }, ..Levels::default() };
+        let text = metrics.render(&levels);
+        for line in [
+            "dormouse_requests_total{method=\"POST\",route=\"/fn/{target}\",status=\"200\"} 1",
+            "dormouse_requests_total{method=\"other\",route=\"none\",status=\"404\"} 1",
+            "dormouse_predictions_total{function=\"f\",status=\"succeeded\"} 1",
+            "dormouse_predictions_queued 7",
+            "dormouse_completion_tokens_total 5",
+            "dormouse_cold_start_seconds_sum{from=\"mapped\"} 0.003",
+            "dormouse_model_kv_blocks_used{model=\"m\"} 3",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_function_or_model_that_is_gone_has_no_series() {
+        let metrics = Metrics::new();
+        let function = FunctionName::parse("f").unwrap();
+        metrics.prediction(&function, Status::Failed);
+        metrics.render(&Levels { models: Stats { models: vec![model("m")] }, ..Levels::default() });
+        metrics.forget(&function);
+        let text = metrics.render(&Levels::default());
+        assert!(!text.contains("function=\"f\"") && !text.contains("model=\"m\""), "{text}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Everything that a request may need, made once at start.
+
+use std::{fs, path::Path, sync::Arc};
+
+use dormouse_engine::{Catalog, Engine};
+use dormouse_runtime::Runtime;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
+};
+
+use crate::{
+    Config, Error,
+    dispatch::{Bounds, Components, Permits},
+    function::{Digest, FunctionName, Revision},
+    history::History,
+    http::{self, Code},
+    metrics::{Levels, Metrics},
+    store::Store,
+};
+
+/// The service's parts.
+pub(crate) struct Service {
+    pub(crate) config: Arc<Config>,
+    pub(crate) store: Store,
+    pub(crate) runtime: Runtime,
+    pub(crate) engine: Engine,
+    pub(crate) catalog: Catalog,
+    pub(crate) components: Components,
+    pub(crate) permits: Permits,
+    pub(crate) history: History,
+    pub(crate) metrics: Metrics,
+    /// Deploys that may still begin.
+    pub(crate) deploys: Semaphore,
+    phase: watch::Sender<Phase>,
+}
+
+/// How far the service is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It takes requests.
+    Serving,
+    /// It takes none, and finishes those it has.
+    Draining,
+    /// It ends those that are still running.
+    Stopping,
+}
+
+impl Service {
+    /// Opens the store and starts the engine and the runtime. Blocks.
+    pub(crate) fn start(config: Config) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let store = Store::open(config.clone())?;
+        let models_dir = config.models_dir();
+        make_dir(&models_dir)?;
+        let catalog = Catalog::open(&models_dir)?;
+        let engine = Engine::start(engine_config(&config))?;
+        let runtime = Runtime::new(runtime_config(&config), engine.clone())?;
+        let predict = &config.predict;
+        let components = Components::new(
+            runtime.clone(),
+            store.blobs.clone(),
+            predict.components_max,
+            config.deploy.compiles_max,
+        );
+        let node = Bounds { running_max: predict.running_max.max(1), queue_max: predict.queue_max };
+        Ok(Self {
+            permits: Permits::new(node, predict.queue_timeout),
+            history: History::new(predict.history_max, predict.history_bytes_max),
+            metrics: Metrics::new(),
+            deploys: Semaphore::new(config.deploy.deploys_max.max(1)),
+            phase: watch::Sender::new(Phase::Serving),
+            config,
+            store,
+            runtime,
+            engine,
+            catalog,
+            components,
+        })
+    }
+
+    /// How far the service is from its end.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Goes on to a later phase.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Waits for [`Phase::Stopping`].
+    pub(crate) async fn stopping(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as `self`.
+        let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
+    }
+
+    /// What a prediction's failure means to its caller.
+    pub(crate) async fn explain(&self, error: dormouse_runtime::Error, revision: &Revision) -> http::Error {
+        use dormouse_runtime::Error as Runtime;
+        match error {
+            Runtime::Cancelled if self.phase() == Phase::Stopping => http::Error::draining(),
+            Runtime::Failed(_) | Runtime::Setup(_) if !revision.effective.models.is_empty() => {
+                match self.missing_models(&revision.effective.models).await.first() {
+                    Some(model) => model_unavailable(model),
+                    None => error.into(),
+                }
+            }
+            error => error.into(),
+        }
+    }
+
+    /// Those of the models that the catalogue doesn't have.
+    pub(crate) async fn missing_models(&self, models: &Arc<[String]>) -> Vec<String> {
+        let (catalog, models) = (self.catalog.clone(), models.clone());
+        let missing = spawn_blocking(move || {
+            models.iter().filter(|model| catalog.resolve(model).is_err()).cloned().collect()
+        });
+        missing.await.unwrap_or_default()
+    }
+
+    /// Lets go of what is known of a function that was removed.
+    pub(crate) fn forget(&self, function: &FunctionName) {
+        self.history.forget(function);
+        self.metrics.forget(function);
+    }
+
+    /// Lets go of the code of components that nothing uses any more.
+    pub(crate) fn release(&self, components: Vec<Digest>) {
+        if components.is_empty() {
+            return;
+        }
+        let runtime = self.runtime.clone();
+        components.iter().for_each(|digest| self.components.forget(digest));
+        spawn_blocking(move || {
+            for digest in components {
+                if let Err(error) = runtime.forget(digest.as_str()) {
+                    tracing::warn!(%digest, %error, "can't remove compiled code");
+                }
+            }
+        });
+    }
+
+    /// What the metrics show as levels.
+    pub(crate) fn levels(&self) -> Levels {
+        let (running, queued) = self.permits.load();
+        Levels {
+            running,
+            queued,
+            instances: self.runtime.instances(),
+            components: self.components.len(),
+            functions: self.store.registry.len(),
+            models: self.engine.stats(),
+        }
+    }
+}
+
+fn model_unavailable(model: &str) -> http::Error {
+    let message = format!("model \"{model}\" is not on this node; `dormouse model pull {model}` brings it");
+    http::Error::new(Code::ModelUnavailable, message)
+}
+
+fn make_dir(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|source| Error::Data { path: path.to_owned(), source })
+}
+
+fn runtime_config(config: &Config) -> dormouse_runtime::Config {
+    dormouse_runtime::Config {
+        instances_max: config.runtime.instances_max,
+        memory_bytes_max: config.runtime.memory_bytes_max,
+        stack_bytes: config.runtime.stack_bytes,
+        component_bytes_max: config.deploy.component_bytes_max,
+        manifest_bytes_max: config.deploy.manifest_bytes_max,
+        ..dormouse_runtime::Config::new(config.data_dir.join("cache"))
+    }
+}
+
+fn engine_config(config: &Config) -> dormouse_engine::Config {
+    let engine = &config.engine;
+    dormouse_engine::Config {
+        threads: engine.threads,
+        sequences_max: engine.sequences_max,
+        queue_max: engine.queue_max,
+        batch_tokens_max: engine.batch_tokens_max,
+        kv_bytes_max: engine.kv_bytes_max,
+        context_tokens_max: engine.context_tokens_max,
+        ..dormouse_engine::Config::new(config.models_dir())
+    }
+}
