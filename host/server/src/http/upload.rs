@@ -63,7 +63,9 @@ pub(super) async fn deploy(
 async fn receive(service: &Service, request: Request) -> Result<(NamedTempFile, Settings), Error> {
     let query = request.uri().query().unwrap_or_default();
     match body::media_type(request.headers()).as_deref() {
-        None | Some("" | "application/wasm" | "application/octet-stream") => {
+        // The third is what curl says of bytes that it was told nothing about.
+        None
+        | Some("" | "application/wasm" | "application/octet-stream" | "application/x-www-form-urlencoded") => {
             let settings = from_query(query)?;
             let upload = save(service, Body::into_data_stream(request.into_body())).await?;
             Ok((upload, settings))
