@@ -8,7 +8,7 @@ use crate::{
     Completion, Error, Message, Prompt, Request,
     engine::Handle,
     loader::Loaded,
-    worker::{Generation, Work},
+    worker::{Generation, Score, Work},
 };
 
 /// Facts about a model.
@@ -115,10 +115,24 @@ impl Model {
     /// # Errors
     /// As [`Model::generate`].
     pub async fn score(&self, tokens: Vec<u32>, top: usize) -> Result<Vec<Vec<(u32, f32)>>, Error> {
+        self.run_score(tokens, Score::Top(top)).await
+    }
+
+    /// The natural logarithm of each token's probability after those before it, from the second token
+    /// on. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// As [`Model::generate`].
+    pub async fn logprobs(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Error> {
+        let rows = self.run_score(tokens, Score::Next).await?;
+        Ok(rows.into_iter().flatten().map(|(_, logprob)| logprob).collect())
+    }
+
+    async fn run_score(&self, tokens: Vec<u32>, score: Score) -> Result<Vec<Vec<(u32, f32)>>, Error> {
         self.check_prompt(&tokens)?;
         self.check_length(tokens.len(), 0)?;
         let (reply, scores) = oneshot::channel();
-        self.handle.submit(self.loaded.id, tokens, Work::Score { top, reply })?;
+        self.handle.submit(self.loaded.id, tokens, Work::Score { score, reply })?;
         answer(scores).await
     }
 

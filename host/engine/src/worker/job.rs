@@ -33,9 +33,21 @@ pub(crate) enum Work {
     Generate(Box<Generation>),
     /// The mean of its hidden states, of unit length.
     Embed(Reply<Vec<f32>>),
-    /// The largest logits after each token, as many as `top`.
-    Score { top: usize, reply: Reply<Vec<Vec<(u32, f32)>>> },
+    /// Tokens and numbers after each of its tokens.
+    Score { score: Score, reply: Reply<Scores> },
 }
+
+/// Which numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Score {
+    /// The largest logits, this many, largest first.
+    Top(usize),
+    /// ln p of the token that comes next; none after the last.
+    Next,
+}
+
+/// For each token of a sequence, tokens that may follow and their numbers.
+pub(crate) type Scores = Vec<Vec<(u32, f32)>>;
 
 /// Where a result goes; closed when no one waits for it.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;

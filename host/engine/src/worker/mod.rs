@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub(crate) use generation::Generation;
-pub(crate) use job::{Job, Queue, Reply, Work};
+pub(crate) use job::{Job, Queue, Reply, Score, Work};
 pub(crate) use resident::Resident;
 
 /// What the engine thread is asked to do.

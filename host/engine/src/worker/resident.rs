@@ -17,7 +17,7 @@ use crate::{
 use super::{
     batch::BatchArrays,
     generation::{Generation, Next},
-    job::{Job, QueuePlace, Reply, Work},
+    job::{Job, QueuePlace, Reply, Score, Scores, Work},
 };
 
 /// A model's state; only the engine thread has it.
@@ -45,7 +45,7 @@ struct Task {
 enum Course {
     Generate(Box<Generation>),
     Embed { sum: Vec<f32>, reply: Reply<Vec<f32>> },
-    Score { top: usize, rows: Vec<Vec<(u32, f32)>>, reply: Reply<Vec<Vec<(u32, f32)>>> },
+    Score { score: Score, rows: Scores, reply: Reply<Scores> },
 }
 
 impl Resident {
@@ -82,7 +82,7 @@ impl Resident {
             Work::Generate(generation) => (Course::Generate(generation), true),
             // These want a result of every token, so every token passes through a step.
             Work::Embed(reply) => (Course::Embed { sum: vec![0.0; self.network.width()], reply }, false),
-            Work::Score { top, reply } => (Course::Score { top, rows: Vec::new(), reply }, false),
+            Work::Score { score, reply } => (Course::Score { score, rows: Vec::new(), reply }, false),
         };
         let id = self.scheduler.add(job.prompt, may_reuse);
         self.tasks.insert(id, Task { arrived: job.arrived, place: Some(job.place), course });
@@ -230,15 +230,18 @@ impl Resident {
         let vocabulary = self.network.vocabulary();
         for (row, entry) in rows(plan) {
             let Some(task) = self.tasks.get_mut(&entry.id) else { continue };
-            let Course::Score { top, rows, .. } = &mut task.course else { continue };
+            let Course::Score { score, rows, .. } = &mut task.course else { continue };
+            let sequence = self.scheduler.running(entry.id).expect("it was planned");
             if entry.start == 0 {
                 rows.clear();
             }
             let all: Vec<u32> = (row..row + entry.tokens).map(|row| row as u32).collect();
             for some in all.chunks(self.capacity.logits_rows_max) {
                 let logits = self.network.logits(some)?;
-                let logits = logits.chunks_exact(vocabulary);
-                rows.extend(logits.map(|logits| sampler::top_logits(logits, *top)));
+                for logits in logits.chunks_exact(vocabulary) {
+                    let next = sequence.tokens().get(rows.len() + 1);
+                    rows.push(score.of(logits, next.copied()));
+                }
             }
             if entry.is_last {
                 self.scheduler.remove(entry.id);
@@ -258,6 +261,18 @@ impl Task {
             Course::Generate(generation) => generation.is_abandoned(),
             Course::Embed { reply, .. } => reply.is_closed(),
             Course::Score { reply, .. } => reply.is_closed(),
+        }
+    }
+}
+
+impl Score {
+    /// The numbers of a row of logits, which `next` follows.
+    fn of(self, logits: &[f32], next: Option<u32>) -> Vec<(u32, f32)> {
+        match self {
+            Self::Top(count) => sampler::top_logits(logits, count),
+            Self::Next => {
+                next.map(|next| (next, sampler::logprobs(logits, next, 0).logprob)).into_iter().collect()
+            }
         }
     }
 }
