@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    backend::{Heads, Rope, RopePairs},
+    backend::{Activation, Heads, Rope, RopePairs},
     gguf::{FromValue, Gguf},
 };
 
@@ -24,6 +24,10 @@ pub(super) struct Variant {
     pub(super) pairs: RopePairs,
     /// Whether each query and key head is normalised.
     pub(super) has_head_norms: bool,
+    /// Of the feed-forward layer's gate.
+    pub(super) activation: Activation,
+    /// Whether embeddings are multiplied by the root of their length.
+    pub(super) scales_embeddings: bool,
 }
 
 /// A model's shape.
@@ -36,6 +40,9 @@ pub(super) struct Hyperparameters {
     pub(super) ffn_width: usize,
     pub(super) heads: Heads,
     pub(super) rope: Rope,
+    pub(super) activation: Activation,
+    /// Factor on embeddings.
+    pub(super) embedding_scale: f32,
     /// RMSNorm's epsilon.
     pub(super) epsilon: f32,
     /// Positions that the model was trained for.
@@ -68,6 +75,8 @@ impl Hyperparameters {
             ffn_width: keys.count("feed_forward_length", WIDTH_MAX)?,
             heads: Heads { query, kv, size, scale, window: None },
             rope: rope::read(&keys, variant.pairs, size)?,
+            activation: variant.activation,
+            embedding_scale: if variant.scales_embeddings { (width as f32).sqrt() } else { 1.0 },
             epsilon,
             context_tokens: keys.count("context_length", CONTEXT_MAX)?,
         })

@@ -1,10 +1,11 @@
 //! The Llama forward pass (arXiv 2302.13971) and the architectures that differ from it in details:
-//! grouped queries, rotary positions, RMSNorm before each half of a layer, a SiLU-gated
-//! feed-forward layer; optional biases of q, k, v (Qwen 2) and norms of their heads (Qwen 3).
+//! grouped queries, rotary positions, RMSNorm before each half of a layer, a gated feed-forward
+//! layer; optional biases of q, k, v (Qwen 2), norms of their heads (Qwen 3), scaled embeddings and
+//! GELU (Gemma).
 
 use crate::{
     Error,
-    backend::{Activation, Backend, Batch, CacheShape, HeadNorms, Norm},
+    backend::{Backend, Batch, CacheShape, HeadNorms, Norm},
     gguf::Gguf,
 };
 
@@ -150,7 +151,7 @@ impl<B: Backend> Network for Llama<B> {
         let Self { backend, shape, cache, .. } = self;
         let Activations { x, qkv, attended, gated, .. } = &mut self.activations;
         let (rows, heads, epsilon) = (batch.tokens.len(), shape.heads, shape.epsilon);
-        backend.embed(batch.tokens, &self.embedding, 1.0, x);
+        backend.embed(batch.tokens, &self.embedding, shape.embedding_scale, x);
         for (index, layer) in self.layers.iter().enumerate() {
             let norm = Norm { gain: &layer.attention_norm, epsilon };
             backend.norm_linear(rows, x, norm, &layer.qkv, layer.qkv_bias.as_ref(), qkv);
@@ -160,7 +161,7 @@ impl<B: Backend> Network for Llama<B> {
             backend.linear_add(rows, attended, &layer.attention_output, x);
 
             let norm = Norm { gain: &layer.ffn_norm, epsilon };
-            backend.norm_gated_linear(rows, x, norm, &layer.gate_up, Activation::Silu, gated);
+            backend.norm_gated_linear(rows, x, norm, &layer.gate_up, shape.activation, gated);
             backend.linear_add(rows, gated, &layer.down, x);
         }
     }

@@ -8,7 +8,7 @@ mod weights;
 
 use crate::{
     Config, Error,
-    backend::{BLOCK_TOKENS, Backend, Batch, RopePairs},
+    backend::{Activation, BLOCK_TOKENS, Backend, Batch, RopePairs},
     gguf::Gguf,
 };
 
@@ -16,11 +16,26 @@ use hyperparameters::{Hyperparameters, Variant};
 use llama::Llama;
 
 /// The architectures that this engine runs.
-const VARIANTS: [Variant; 3] = [
-    Variant { name: "llama", pairs: RopePairs::Adjacent, has_head_norms: false },
-    Variant { name: "qwen2", pairs: RopePairs::Halves, has_head_norms: false },
-    Variant { name: "qwen3", pairs: RopePairs::Halves, has_head_norms: true },
+const VARIANTS: [Variant; 4] = [
+    LLAMA,
+    Variant { name: "qwen2", pairs: RopePairs::Halves, ..LLAMA },
+    Variant { name: "qwen3", pairs: RopePairs::Halves, has_head_norms: true, ..LLAMA },
+    Variant {
+        name: "gemma",
+        pairs: RopePairs::Halves,
+        activation: Activation::Gelu,
+        scales_embeddings: true,
+        ..LLAMA
+    },
 ];
+
+const LLAMA: Variant = Variant {
+    name: "llama",
+    pairs: RopePairs::Adjacent,
+    has_head_norms: false,
+    activation: Activation::Silu,
+    scales_embeddings: false,
+};
 
 /// A model's forward pass with the device state it needs.
 pub(crate) trait Network: Send {
