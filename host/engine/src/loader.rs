@@ -31,6 +31,12 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ModelId(u64);
 
+impl ModelId {
+    pub(crate) fn new(load: u64) -> Self {
+        Self(load)
+    }
+}
+
 /// What callers need of a loaded model; shared by every handle on it.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -145,7 +151,7 @@ impl<B: Backend> Loader<B> {
         };
         self.next_id += 1;
         let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
-        let loaded = Arc::new(Loaded { id: ModelId(self.next_id), info, tokenizer, template });
+        let loaded = Arc::new(Loaded { id: ModelId::new(self.next_id), info, tokenizer, template });
         let resident = Resident::new(loaded.clone(), network, capacity, self.config.sequences_max);
         let installed = self.worker.send(Command::Install(Box::new(resident)));
         installed.map_err(|_| Error::Cancelled)?;
@@ -177,7 +183,8 @@ impl Registry {
         self.lock().loaded.get(&digest.to_string()).cloned()
     }
 
-    fn insert(&self, source: Source, loaded: Arc<Loaded>) {
+    /// Adds a model, or another source of one.
+    pub(crate) fn insert(&self, source: Source, loaded: Arc<Loaded>) {
         let mut models = self.lock();
         models.digests.insert(source, loaded.info.digest.clone());
         models.loaded.insert(loaded.info.digest.clone(), loaded);

@@ -4,6 +4,8 @@
 mod hyperparameters;
 mod llama;
 mod rope;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use crate::{

@@ -8,6 +8,8 @@ mod batch;
 mod generation;
 mod job;
 mod resident;
+#[cfg(test)]
+mod tests;
 
 use std::{
     any::Any,

@@ -1,0 +1,163 @@
+//! What becomes of a model whose step fails, and of the others.
+
+use std::{sync::mpsc, time::Duration};
+
+use super::*;
+use crate::{
+    Completion, Finish, ModelInfo, Prompt, Request,
+    backend::Batch,
+    gguf::Gguf,
+    loader::{Loaded, Source},
+    models::{Capacity, Network},
+    testing,
+    tokenizer::Tokenizer,
+};
+
+/// A device that always finds the same token likeliest, or breaks.
+enum Device {
+    Sound,
+    Panics,
+    Fails,
+}
+
+/// The test model's vocabulary, of which this is an ordinary token.
+const VOCABULARY: usize = 49_152;
+const TOKEN: u32 = 1000;
+
+struct Fake {
+    device: Device,
+    logits: Vec<f32>,
+}
+
+impl Network for Fake {
+    fn forward(&mut self, _batch: Batch<'_>) {
+        assert!(!matches!(self.device, Device::Panics), "the kernel divided by zero");
+    }
+
+    fn logits(&mut self, rows: &[u32]) -> Result<&[f32], Error> {
+        match self.device {
+            Device::Fails => Err(Error::Failed("device lost".into())),
+            _ => Ok(&self.logits[..rows.len() * VOCABULARY]),
+        }
+    }
+
+    fn hidden(&mut self, _rows: usize) -> Result<&[f32], Error> {
+        Ok(&[])
+    }
+
+    fn width(&self) -> usize {
+        4
+    }
+
+    fn vocabulary(&self) -> usize {
+        VOCABULARY
+    }
+}
+
+/// A worker with one model for each device, and all that it is told by.
+struct World {
+    worker: Worker,
+    commands: mpsc::SyncSender<Command>,
+    registry: Arc<Registry>,
+    queue: Arc<Queue>,
+    models: Vec<Arc<Loaded>>,
+}
+
+impl World {
+    fn new(devices: impl IntoIterator<Item = Device>) -> Self {
+        let (commands, commands_in) = mpsc::sync_channel(100);
+        let registry = Arc::<Registry>::default();
+        let worker = Worker::new(commands_in, registry.clone(), watch::channel(Stats::default()).0);
+        let mut world = Self { worker, commands, registry, queue: Queue::new(10), models: Vec::new() };
+        devices.into_iter().for_each(|device| world.install(device));
+        world
+    }
+
+    fn install(&mut self, device: Device) {
+        let name = format!("model-{}", self.models.len());
+        let gguf = Gguf::open(testing::model()).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+        let info = ModelInfo {
+            name: name.clone(),
+            architecture: "fake".into(),
+            quantization: "F32".into(),
+            digest: format!("sha256:{name}"),
+            context_length: 64,
+            dimension: 4,
+            vocabulary: VOCABULARY,
+            weights_bytes: 0,
+        };
+        let id = ModelId::new(self.models.len() as u64);
+        let loaded = Arc::new(Loaded { id, info, tokenizer, template: None });
+        let mut logits = vec![0.0; 4 * VOCABULARY];
+        logits.chunks_mut(VOCABULARY).for_each(|row| row[TOKEN as usize] = 1.0);
+        let capacity = Capacity { batch_tokens_max: 16, logits_rows_max: 4, blocks: 16, context_tokens: 64 };
+        let resident = Resident::new(loaded.clone(), Box::new(Fake { device, logits }), capacity, 4);
+        self.registry.insert(Source::Name(name), loaded.clone());
+        self.models.push(loaded);
+        self.commands.send(Command::Install(Box::new(resident))).unwrap();
+    }
+
+    fn generate(&self, model: usize) -> Completion {
+        let (writer, completion) = Completion::new();
+        let request = Request::new(Prompt::Tokens(vec![5]), 3);
+        let work = Work::Generate(Box::new(Generation::new(request, 1, Duration::ZERO, writer)));
+        let place = self.queue.enter().unwrap();
+        let job = Job { prompt: vec![5], work, place, arrived: std::time::Instant::now() };
+        self.commands.send(Command::Submit { model: self.models[model].id, job }).unwrap();
+        completion
+    }
+
+    /// Runs until nothing is left to do.
+    fn run(self) {
+        drop(self.commands);
+        self.worker.run();
+    }
+}
+
+async fn end(mut completion: Completion) -> Result<(usize, Option<Finish>), Error> {
+    let mut tokens = 0;
+    while let Some(chunk) = completion.next().await? {
+        tokens += chunk.tokens.len();
+    }
+    Ok((tokens, completion.finish()))
+}
+
+#[tokio::test]
+async fn a_panic_in_a_step_fails_its_model_and_no_other() {
+    let world = World::new([Device::Panics, Device::Sound]);
+    let (broken, also_broken, sound) = (world.generate(0), world.generate(0), world.generate(1));
+    let (registry, queue) = (world.registry.clone(), world.queue.clone());
+    world.run();
+    let error = end(broken).await.unwrap_err();
+    assert_eq!(error.to_string(), "engine failed: panic: the kernel divided by zero");
+    assert!(matches!(end(also_broken).await, Err(Error::Failed(_))));
+    assert_eq!(end(sound).await.unwrap(), (3, Some(Finish::Length)));
+    // It is gone, so that the next one who opens it loads it again.
+    assert!(registry.find(&Source::Name("model-0".into())).is_none());
+    assert!(registry.find(&Source::Name("model-1".into())).is_some());
+    let places: Vec<_> = (0..10).map(|_| queue.enter()).collect();
+    assert!(places.iter().all(Result::is_ok), "queue places leaked");
+}
+
+#[tokio::test]
+async fn an_error_of_the_device_fails_its_model() {
+    let mut world = World::new([Device::Fails]);
+    let completion = world.generate(0);
+    assert!(world.worker.receive());
+    world.worker.step_all();
+    assert_eq!(end(completion).await.unwrap_err().to_string(), "engine failed: device lost");
+    let late = world.generate(0);
+    world.run();
+    let error = end(late).await.unwrap_err();
+    assert_eq!(error.to_string(), "engine failed: the model failed earlier; open it again");
+}
+
+#[tokio::test]
+async fn a_shutdown_cancels_what_waits() {
+    let world = World::new([Device::Sound]);
+    let completion = world.generate(0);
+    world.commands.send(Command::Shutdown).unwrap();
+    world.run();
+    assert!(matches!(end(completion).await, Err(Error::Cancelled)));
+}
