@@ -1,0 +1,44 @@
+//! Measures the service over HTTP: `bench [http|cold|thousand|faults|kill]…`, all of them by default.
+//!
+//! Every measurement starts the real binary on a folder of its own and prints a Markdown table.
+
+mod cold;
+mod faults;
+mod figures;
+mod http;
+mod kill;
+mod load;
+mod thousand;
+
+use std::env;
+
+use anyhow::{Result, bail};
+
+/// Paths of the components, by name.
+#[allow(dead_code)]
+mod guests {
+    include!(concat!(env!("OUT_DIR"), "/guests.rs"));
+}
+
+type Measurement = (&'static str, fn() -> Result<()>);
+
+const ALL: [Measurement; 5] = [
+    ("http", http::run),
+    ("cold", cold::run),
+    ("thousand", thousand::run),
+    ("faults", faults::run),
+    ("kill", kill::run),
+];
+
+fn main() -> Result<()> {
+    let asked: Vec<String> = env::args().skip(1).collect();
+    if let Some(unknown) = asked.iter().find(|name| ALL.iter().all(|(known, _)| known != name)) {
+        bail!("no measurement {unknown:?}; there are {}", ALL.map(|(name, _)| name).join(", "));
+    }
+    for (name, run) in ALL {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            run()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Predictors that the service's tests deploy; each is an example of this package.
