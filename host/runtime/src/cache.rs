@@ -74,10 +74,18 @@ impl Cache {
 
     /// Removes a component's file, if there is one. Maps of it stay good.
     pub(crate) fn remove(&self, digest: &Digest) -> io::Result<()> {
-        match fs::remove_file(self.path(digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        ignore_absent(fs::remove_file(self.path(digest)))
+    }
+
+    /// Removes a component's files for every way of compiling, so that none stays of versions past.
+    pub(crate) fn remove_all(&self, digest: &Digest) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(digest) {
+                ignore_absent(fs::remove_file(entry.path()))?;
+            }
         }
+        Ok(())
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -150,6 +158,13 @@ fn checksum(file: &mut File, bytes: u64) -> io::Result<u32> {
             0 => return Ok(hasher.finalize()),
             n => hasher.update(&buffer[..n]),
         }
+    }
+}
+
+fn ignore_absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

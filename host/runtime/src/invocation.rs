@@ -25,7 +25,7 @@ pub struct Limits {
     pub embed_inputs_max: usize,
     /// Completions open at once.
     pub completions_max: usize,
-    /// Distinct metric names.
+    /// Distinct metric names; further ones are dropped.
     pub metrics_max: usize,
     /// Handles open at once: models, completions, and WASI's streams and pollables.
     pub handles_max: usize,
@@ -125,7 +125,7 @@ pub struct Metrics {
     pub setup: Duration,
     /// `predict`, host calls included.
     pub predict: Duration,
-    /// Largest linear memory seen.
+    /// Linear memory at its largest.
     pub memory_bytes: usize,
     /// Tokens of all prompts.
     pub prompt_tokens: u64,

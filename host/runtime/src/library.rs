@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Instant,
 };
@@ -74,7 +75,7 @@ impl Library {
     /// See [`Runtime::load_cached`](crate::Runtime::load_cached).
     pub(crate) fn load_cached(&self, digest: &str) -> Result<Option<(Component, Load)>, Error> {
         let started = Instant::now();
-        if digest.len() != 64 || !digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if !is_digest(digest) {
             return Ok(None);
         }
         self.once(digest, || {
@@ -85,9 +86,10 @@ impl Library {
 
     /// See [`Runtime::forget`](crate::Runtime::forget).
     pub(crate) fn forget(&self, digest: &str) -> Result<(), Error> {
-        self.cache
-            .remove(digest)
-            .map_err(|error| Error::Host(format!("removing compiled component {digest}: {error}")))
+        if !is_digest(digest) {
+            return Ok(());
+        }
+        self.cache.remove_all(digest).map_err(|error| cannot_remove(digest, &error))
     }
 
     /// Gives the component that is in use already, or loads it while nobody else does.
@@ -135,7 +137,7 @@ impl Library {
             Lookup::Bad(reason) => reason,
         };
         tracing::warn!(digest, reason, "a compiled component is unusable and will be compiled again");
-        self.forget(digest)?;
+        self.cache.remove(digest).map_err(|error| cannot_remove(digest, &error))?;
         Ok(None)
     }
 
@@ -159,6 +161,15 @@ fn compatibility(engine: &wasmtime::Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
+}
+
+/// Only this may become part of a file's name.
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn cannot_remove(digest: &str, error: &io::Error) -> Error {
+    Error::Host(format!("removing compiled component {digest}: {error}"))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -86,7 +86,7 @@ impl Runtime {
         self.shared.library.load_cached(digest)
     }
 
-    /// Removes a component from the cache. One that is in use stays usable.
+    /// Removes a component from the cache. One that is in use stays usable. Blocks for reading a folder.
     pub fn forget(&self, digest: &str) -> Result<(), Error> {
         self.shared.library.forget(digest)
     }

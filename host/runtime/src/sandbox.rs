@@ -9,8 +9,9 @@ use crate::{Config, Error};
 /// How often a running guest gives the thread back.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// Room on an instance's stack for host functions, beside the guest's own.
-const HOST_STACK_BYTES: usize = 3 << 19;
+/// Room on an instance's stack for host functions, beside the guest's own: as much as a thread has,
+/// since they tokenize and render chat templates there. Address space only, until it is used.
+const HOST_STACK_BYTES: usize = 2 << 20;
 /// Frames of a backtrace.
 const FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not zero");
 

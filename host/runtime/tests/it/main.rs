@@ -1,7 +1,7 @@
 //! The runtime's face, on small components: what each fault is called, what each limit does, and that
 //! nothing of one invocation is left for the next.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests unwrap as tests do")]
 
 mod cache;
 mod ends;
