@@ -97,7 +97,6 @@ pub(crate) enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// tanh approximation of GELU.
-    #[cfg_attr(not(test), expect(dead_code, reason = "llama files gate with SiLU"))]
     Gelu,
 }
 
