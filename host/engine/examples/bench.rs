@@ -34,12 +34,12 @@ async fn main() -> Result<()> {
         println!("prefill {tokens:>4}        {speed:>9.1} tokens/s");
     }
     for depth in [16, 512] {
-        let speed = bench.median(1, depth, DECODED, |usage| decode_speed(usage)).await?;
+        let speed = bench.median(1, depth, DECODED, decode_speed).await?;
         let read = speed * bytes as f64 / 1e9;
         println!("decode at {depth:>4}      {speed:>9.1} tokens/s, {read:.1} GB/s");
     }
     for sequences in [4, 8] {
-        let speed = bench.median(sequences, 16, DECODED, |usage| decode_speed(usage)).await?;
+        let speed = bench.median(sequences, 16, DECODED, decode_speed).await?;
         println!("decode batch of {sequences}   {speed:>9.1} tokens/s in all");
     }
     println!("raw read, {threads} threads {:>9.1} GB/s", read_bandwidth(bytes as usize, threads) / 1e9);
