@@ -15,7 +15,7 @@ use std::env;
 use anyhow::{Result, bail};
 
 /// Paths of the components, by name.
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod guests {
     include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 }
