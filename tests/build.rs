@@ -55,12 +55,12 @@ fn guests(root: &Path) -> Vec<String> {
     names
 }
 
-/// `pub const NAME: &str = "PATH.wasm";`, after a check that the file is there.
+/// `pub(crate) const NAME: &str = "PATH.wasm";`, after a check that the file is there.
 fn constant(path: &Path) -> String {
     let file = path.with_extension("wasm");
     assert!(file.exists(), "{} was not built; is it in tests/guests/Cargo.toml?", file.display());
     let name = path.file_name().expect("it is a file").display().to_string().to_uppercase();
-    format!("pub const {name}: &str = {:?};\n", file.display().to_string())
+    format!("pub(crate) const {name}: &str = {:?};\n", file.display().to_string())
 }
 
 fn var(name: &str) -> String {

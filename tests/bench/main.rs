@@ -15,7 +15,7 @@ use std::env;
 use anyhow::{Result, bail};
 
 /// Paths of the components, by name.
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code)]
 mod guests {
     include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 }
