@@ -11,7 +11,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "Building (the first time takes some minutes)"
 scripts/setup.sh
-cargo build --release --quiet --package dormouse
+cargo build --release --quiet --workspace --bin dormouse
 
 say "Model"
 DORMOUSE_DATA=$(scripts/model.sh)

@@ -8,7 +8,7 @@ step() { printf '\n== %s\n' "$*" >&2; "$@"; }
 step scripts/setup.sh
 step cargo fmt --all --check
 step cargo clippy --release --workspace --all-targets -- -D warnings
-step cargo build --release --package dormouse
+step cargo build --release --workspace --bin dormouse
 step scripts/model.sh
 if cargo nextest --version >/dev/null 2>&1; then
   step cargo nextest run --release --workspace

@@ -92,7 +92,8 @@ pub fn binary() -> &'static Path {
         };
         let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-        cargo.args(["build", "--quiet", "-p", "dormouse", "--bin", "dormouse", "--profile", profile]);
+        // Of the whole workspace, whose features the tests were built with too.
+        cargo.args(["build", "--quiet", "--workspace", "--bin", "dormouse", "--profile", profile]);
         let status = cargo.arg("--target-dir").arg(folder.parent().expect("a target folder")).status();
         assert!(status.expect("cargo runs").success(), "the dormouse binary doesn't build");
         folder.join("dormouse")
