@@ -14,8 +14,11 @@ fn main() -> io::Result<()> {
     for package in PACKAGES {
         for part in PARTS {
             let path = sdk.join(package).join(part);
-            println!("cargo::rerun-if-changed={}", path.display());
-            collect(&path, &mut files)?;
+            // Cargo takes a path that isn't there for one that has changed.
+            if path.exists() {
+                println!("cargo::rerun-if-changed={}", path.display());
+                collect(&path, &mut files)?;
+            }
         }
     }
     files.sort();
@@ -33,8 +36,6 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     if path.is_dir() {
         return fs::read_dir(path)?.try_for_each(|entry| collect(&entry?.path(), files));
     }
-    if path.is_file() {
-        files.push(path.to_owned());
-    }
+    files.push(path.to_owned());
     Ok(())
 }
