@@ -23,6 +23,15 @@ pub(super) async fn read(body: Body, bounds: &Http) -> Result<Bytes, Error> {
     }
 }
 
+/// Reads a body that nobody wants, within the same bounds: a client that is still sending when its
+/// connection is closed sees a broken pipe instead of the answer.
+pub(super) async fn discard(body: Body, bounds: &Http) {
+    let mut body = Limited::new(body, bounds.body_bytes_max);
+    let drain = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Who is too slow or sends too much has had their chance.
+    let _ = timeout(bounds.body_timeout, drain).await;
+}
+
 /// A body of JSON; an empty one is the default.
 pub(super) async fn json<T: DeserializeOwned + Default>(body: Body, bounds: &Http) -> Result<T, Error> {
     let bytes = read(body, bounds).await?;

@@ -11,7 +11,7 @@ use axum::{
 use subtle::ConstantTimeEq;
 use tracing::Instrument;
 
-use super::{Code, Error, invoke};
+use super::{Code, Error, body, invoke};
 use crate::{
     prediction::{millis, new_id},
     service::{Phase, Service},
@@ -38,7 +38,10 @@ pub(super) async fn pass(State(service): State<Arc<Service>>, mut request: Reque
     let mut response = async {
         let response = match check(&service, &request) {
             Ok(()) => next.run(request).await,
-            Err(error) => error.into_response(),
+            Err(error) => {
+                body::discard(request.into_body(), &service.config.http).await;
+                error.into_response()
+            }
         };
         let (status, took_ms) = (response.status().as_u16(), millis(arrived.elapsed()));
         tracing::info!(status, took_ms, "answered");

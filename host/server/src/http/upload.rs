@@ -15,7 +15,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, pin_mut};
 use tempfile::NamedTempFile;
-use tokio::{fs::File, io::AsyncWriteExt, task::spawn_blocking, time::timeout};
+use tokio::{fs::File, io::AsyncWriteExt, sync::SemaphorePermit, task::spawn_blocking, time::timeout};
 
 use super::{Code, Error, body, functions::Document};
 use crate::{
@@ -31,11 +31,13 @@ pub(super) async fn deploy(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Error> {
-    let name = FunctionName::parse(&name)?;
-    let deploys_max = service.config.deploy.deploys_max;
-    let _deploy = service.deploys.try_acquire().map_err(|_| {
-        Error::new(Code::Overloaded, format!("{deploys_max} deploys are under way, this node's bound"))
-    })?;
+    let (name, _deploy) = match admit(&service, &name) {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            body::discard(request.into_body(), &service.config.http).await;
+            return Err(error);
+        }
+    };
     let headers = request.headers().clone();
     let started = Instant::now();
     let limit = service.config.deploy.upload_timeout;
@@ -58,6 +60,16 @@ pub(super) async fn deploy(
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// Checks the name and takes a place among the deploys.
+fn admit<'a>(service: &'a Service, name: &str) -> Result<(FunctionName, SemaphorePermit<'a>), Error> {
+    let name = FunctionName::parse(name)?;
+    let deploys_max = service.config.deploy.deploys_max;
+    let place = service.deploys.try_acquire().map_err(|_| {
+        Error::new(Code::Overloaded, format!("{deploys_max} deploys are under way, this node's bound"))
+    })?;
+    Ok((name, place))
 }
 
 async fn receive(service: &Service, request: Request) -> Result<(NamedTempFile, Settings), Error> {
