@@ -6,7 +6,7 @@ use dormouse_guest::prelude::*;
 enum Into {
     /// Elements, without end
     Output,
-    /// One answer of 64 MiB
+    /// One answer of 20 MiB
     Answer,
     /// 64 MiB through the log interface
     Log,
@@ -27,6 +27,8 @@ struct Flood;
 
 const KIBIBYTE: usize = 1 << 10;
 const PIECES: usize = 64 << 10;
+/// More than an output may have, and little enough to be written as JSON in an instance's memory.
+const ANSWER_PIECES: usize = 20 << 10;
 
 #[predictor(name = "flood")]
 impl Predictor for Flood {
@@ -42,7 +44,7 @@ impl Predictor for Flood {
                     out.emit(&text)?;
                 }
             }
-            Into::Answer => return Ok(json!(text.repeat(PIECES))),
+            Into::Answer => return Ok(json!(text.repeat(ANSWER_PIECES))),
             Into::Log => (0..PIECES).for_each(|_| log::info!("{text}")),
             Into::Stdout => (0..PIECES).for_each(|_| println!("{text}")),
             Into::Line => (0..PIECES).for_each(|_| print!("{text}")),
