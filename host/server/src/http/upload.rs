@@ -127,10 +127,15 @@ async fn save<E: std::error::Error + 'static>(
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| body::broken(&error))?;
         received += chunk.len();
-        if received > max {
-            return Err(body::too_large(max));
+        if received <= max {
+            file.write_all(&chunk).await.map_err(failed)?;
+        } else if received > max.saturating_add(service.config.http.body_bytes_max) {
+            // A client that hears nothing yet sends on; this is as far as it is heard out.
+            break;
         }
-        file.write_all(&chunk).await.map_err(failed)?;
+    }
+    if received > max {
+        return Err(body::too_large(max));
     }
     file.flush().await.map_err(failed)?;
     Ok(upload)
