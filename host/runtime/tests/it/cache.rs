@@ -70,6 +70,18 @@ async fn a_cached_component_is_mapped_by_its_digest_alone() {
 }
 
 #[test]
+fn a_component_in_use_is_shared() {
+    let node = Node::new();
+    let component = node.load(&Guest::default());
+    let digest = component.digest().to_owned();
+    // Where it is not taken from any more.
+    fs::remove_file(compiled_file(&node)).unwrap();
+    assert!(node.runtime.load_cached(&digest).unwrap().is_some());
+    drop(component);
+    assert!(node.runtime.load_cached(&digest).unwrap().is_none(), "and let go with its last user");
+}
+
+#[test]
 fn what_is_not_a_digest_or_not_there_is_absent() {
     let node = Node::new();
     for digest in ["", "../../../etc/passwd", &"0".repeat(64), &"G".repeat(64)] {
