@@ -1,10 +1,11 @@
 //! The inference engine: models, KV cache, scheduler and kernels. No wasmtime, no HTTP.
 //!
-//! A token's path, in the order the files are best read:
-//! [`catalog`] finds a model's file, `gguf` maps it, `tokenizer` and `template` turn text
-//! into ids, [`engine`](Engine) hands a [`Request`] to the engine thread (`worker`), the `scheduler`
-//! puts its sequence into a batch, `models` run the forward pass over a `backend`, `sampler` picks
-//! the next id, `stream` makes text of it, and a [`Completion`] gives it to the caller.
+//! A token's path, in the order the files are best read: [`catalog`] knows a model's file, the
+//! `loader` thread maps it (`gguf`) and makes its `models` forward pass on a `backend`; `tokenizer` and
+//! `template` turn text into ids; [`Model::generate`] hands a [`Request`] to the engine thread
+//! (`worker`); the `scheduler` puts its sequence into a batch and gives it blocks of the `kv` cache; the
+//! forward pass runs; the `sampler` picks the next id, within a `format` if one is asked for; `stream`
+//! holds back what may become a stop string; and a [`Completion`] gives the text to the caller.
 
 #![deny(unsafe_code)]
 
@@ -14,6 +15,7 @@ mod completion;
 mod config;
 mod engine;
 mod error;
+mod format;
 mod gguf;
 mod kv;
 mod loader;

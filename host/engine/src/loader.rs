@@ -10,7 +10,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         mpsc::{Receiver, SyncSender},
     },
     time::Instant,
@@ -20,6 +20,7 @@ use crate::{
     Catalog, Config, Error, ModelInfo,
     backend::Backend,
     catalog::Digest,
+    format::Formats,
     gguf::Gguf,
     models,
     template::ChatTemplate,
@@ -46,6 +47,24 @@ pub(crate) struct Loaded {
     pub(crate) tokenizer: Tokenizer,
     /// `None` when the file has none.
     pub(crate) template: Option<ChatTemplate>,
+    formats: OnceLock<Result<Formats, Error>>,
+}
+
+impl Loaded {
+    pub(crate) fn new(
+        id: ModelId,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        template: Option<ChatTemplate>,
+    ) -> Self {
+        Self { id, info, tokenizer, template, formats: OnceLock::new() }
+    }
+
+    /// What compiles JSON Schemas for this model; made on first use.
+    pub(crate) fn formats(&self) -> Result<&Formats, Error> {
+        let formats = self.formats.get_or_init(|| Formats::new(&self.tokenizer));
+        formats.as_ref().map_err(Error::clone)
+    }
 }
 
 /// Which file to load.
@@ -151,7 +170,7 @@ impl<B: Backend> Loader<B> {
         };
         self.next_id += 1;
         let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
-        let loaded = Arc::new(Loaded { id: ModelId::new(self.next_id), info, tokenizer, template });
+        let loaded = Arc::new(Loaded::new(ModelId::new(self.next_id), info, tokenizer, template));
         let resident = Resident::new(loaded.clone(), network, capacity, self.config.sequences_max);
         let installed = self.worker.send(Command::Install(Box::new(resident)));
         installed.map_err(|_| Error::Cancelled)?;

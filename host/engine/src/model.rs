@@ -77,8 +77,9 @@ impl Model {
         }
     }
 
-    /// Starts a completion and returns at once. Tokenizes on the calling thread: for prompts over
-    /// some kilobytes call it from a blocking context.
+    /// Starts a completion and returns at once. Tokenizes on the calling thread, and compiles the
+    /// format there: for prompts over some kilobytes, or with a format, call it from a blocking
+    /// context.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the field that is out of bounds, [`Error::TooLong`] the context,
@@ -87,8 +88,12 @@ impl Model {
         request.check()?;
         let prompt = self.prompt_tokens(&request.prompt)?;
         self.check_length(prompt.len(), request.max_tokens)?;
+        let format = match &request.format {
+            Some(schema) => Some(self.loaded.formats()?.compile(schema)?),
+            None => None,
+        };
         let (writer, completion) = Completion::new();
-        let generation = Generation::new(request, prompt.len(), self.wake, writer);
+        let generation = Generation::new(request, prompt.len(), format, self.wake, writer);
         self.handle.submit(self.loaded.id, prompt, Work::Generate(Box::new(generation)))?;
         Ok(completion)
     }

@@ -64,7 +64,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// Generation ends before any of these; at most 16, none empty.
     pub stop: Vec<String>,
-    /// A JSON Schema that the text must match.
+    /// A JSON Schema that the text must match, at most 64 KiB; `$ref` only within it. The text has the
+    /// spacing of `{"a": 1, "b": [2, 3]}`. When `max_tokens` end it early it is cut off.
     pub format: Option<String>,
     /// Alternatives to report for each token, at most 20; `None` reports no log-probabilities.
     pub logprobs: Option<u8>,
@@ -95,9 +96,6 @@ impl Request {
         require(!self.stop.iter().any(String::is_empty), "stop", "an empty string", "no empty string")?;
         let alternatives = self.logprobs.unwrap_or(0);
         require(alternatives <= ALTERNATIVES_MAX, "logprobs", alternatives, "at most 20")?;
-        if self.format.is_some() {
-            return Err(Error::Invalid("format is set, but this build does not support it".into()));
-        }
         match &self.adapter {
             Some(name) => {
                 Err(Error::Invalid(format!("adapter is \"{name}\", but none of this name is installed")))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     Chunk, Error, Finish, Request, Usage,
     completion::Writer,
+    format::Format,
     sampler::{self, Sampler},
     stream::StopFilter,
     tokenizer::{Detokenizer, Tokenizer},
@@ -14,6 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Generation {
     sampler: Sampler,
+    format: Option<Format>,
     detokenizer: Detokenizer,
     stops: StopFilter,
     max_tokens: usize,
@@ -35,9 +37,16 @@ pub(super) enum Next {
 
 impl Generation {
     /// A generation that answers `request`, which is within its bounds, to `writer`.
-    pub(crate) fn new(request: Request, prompt_tokens: usize, wake: Duration, writer: Writer) -> Self {
+    pub(crate) fn new(
+        request: Request,
+        prompt_tokens: usize,
+        format: Option<Format>,
+        wake: Duration,
+        writer: Writer,
+    ) -> Self {
         Self {
             sampler: Sampler::new(request.sampling),
+            format,
             detokenizer: Detokenizer::new(),
             stops: StopFilter::new(request.stop),
             max_tokens: request.max_tokens,
@@ -80,8 +89,7 @@ impl Generation {
         tokenizer: &Tokenizer,
         now: Instant,
     ) -> Result<Next, Error> {
-        let token = self.sampler.sample(logits, recent, |_| ());
-        let token = token.ok_or_else(|| Error::Failed("the model gave no finite logit".into()))?;
+        let token = self.draw(logits, recent)?;
         self.note_time(now);
         if tokenizer.is_end(token) {
             self.send_rest();
@@ -92,12 +100,17 @@ impl Generation {
         let logprobs = self.logprobs.map(|top| sampler::logprobs(logits, token, usize::from(top)));
         let chunk = Chunk { text: released.text, tokens: vec![token], logprobs: Vec::from_iter(logprobs) };
         self.writer.put(chunk, self.usage);
+        let is_complete = match &mut self.format {
+            Some(format) => format.push(token)?,
+            None => false,
+        };
         if released.is_stopped {
             return Ok(Next::End(Finish::Stop));
         }
-        if self.usage.completion_tokens as usize == self.max_tokens {
+        let is_long = self.usage.completion_tokens as usize == self.max_tokens;
+        if is_complete || is_long {
             self.send_rest();
-            return Ok(Next::End(Finish::Length));
+            return Ok(Next::End(if is_complete { Finish::Stop } else { Finish::Length }));
         }
         Ok(Next::Token(token))
     }
@@ -105,6 +118,17 @@ impl Generation {
     /// Tells the reader how it ended.
     pub(super) fn finish(self, end: Result<Finish, Error>) {
         self.writer.finish(end);
+    }
+
+    fn draw(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, Error> {
+        let mut masked = Ok(());
+        let token = self.sampler.sample(logits, recent, |logits| {
+            if let Some(format) = &mut self.format {
+                masked = format.mask(logits);
+            }
+        });
+        masked?;
+        token.ok_or_else(|| Error::Failed("no token has a finite logit".into()))
     }
 
     fn note_time(&mut self, now: Instant) {

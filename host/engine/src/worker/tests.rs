@@ -88,7 +88,7 @@ impl World {
             weights_bytes: 0,
         };
         let id = ModelId::new(self.models.len() as u64);
-        let loaded = Arc::new(Loaded { id, info, tokenizer, template: None });
+        let loaded = Arc::new(Loaded::new(id, info, tokenizer, None));
         let mut logits = vec![0.0; 4 * VOCABULARY];
         logits.chunks_mut(VOCABULARY).for_each(|row| row[TOKEN as usize] = 1.0);
         let capacity = Capacity { batch_tokens_max: 16, logits_rows_max: 4, blocks: 16, context_tokens: 64 };
@@ -101,7 +101,7 @@ impl World {
     fn generate(&self, model: usize) -> Completion {
         let (writer, completion) = Completion::new();
         let request = Request::new(Prompt::Tokens(vec![5]), 3);
-        let work = Work::Generate(Box::new(Generation::new(request, 1, Duration::ZERO, writer)));
+        let work = Work::Generate(Box::new(Generation::new(request, 1, None, Duration::ZERO, writer)));
         let place = self.queue.enter().unwrap();
         let job = Job { prompt: vec![5], work, place, arrived: std::time::Instant::now() };
         self.commands.send(Command::Submit { model: self.models[model].id, job }).unwrap();

@@ -108,3 +108,35 @@ async fn embeddings_have_unit_length_and_tell_topics_apart() {
     assert!(dot(&found[0], &found[1]) > dot(&found[0], &found[2]));
     assert_eq!(model.embed(vec![inputs[1].into()]).await.unwrap()[0], found[1]);
 }
+
+#[tokio::test]
+async fn text_under_a_schema_is_json_that_matches_it() {
+    let (_engine, model) = model(|_| ()).await;
+    let schema = r#"{
+        "type": "object",
+        "properties": {
+            "category": {"enum": ["billing", "bug", "other"]},
+            "urgent": {"type": "boolean"},
+            "words": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 3}
+        },
+        "required": ["category", "urgent", "words"],
+        "additionalProperties": false
+    }"#;
+    for seed in 0..8 {
+        let request = Request {
+            format: Some(schema.into()),
+            sampling: Sampling { temperature: 1.5, seed: Some(seed), ..Sampling::default() },
+            ..chat("Classify this ticket: I was charged twice!", 100)
+        };
+        let finished = run(&model, request).await;
+        assert_eq!(finished.finish, Finish::Stop, "{:?}", finished.chunk.text);
+        let value: serde_json::Value = serde_json::from_str(&finished.chunk.text).unwrap();
+        let category = value["category"].as_str().unwrap();
+        assert!(["billing", "bug", "other"].contains(&category), "{value}");
+        assert!(value["urgent"].is_boolean(), "{value}");
+        let words = value["words"].as_array().unwrap();
+        assert!(words.len() <= 3, "{value}");
+        assert!(words.iter().all(|word| word.as_str().unwrap().chars().count() <= 12), "{value}");
+        assert_eq!(value.as_object().unwrap().len(), 3, "{value}");
+    }
+}
