@@ -1,7 +1,7 @@
 //! The service: HTTP, functions, storage.
 //!
 //! A request's path, in the order the files are best read: [`serve`] takes the connection, `http` leads
-//! the request past its guard to a handler, `store` knows the [function](self) and its revisions,
+//! the request past its guard to a handler, `store` knows the function and its revisions,
 //! `prediction` checks the input, waits at `dispatch` for a place and a component, and runs it in the
 //! runtime. A deploy goes from `http::upload` through `deploy` to `store`. What is bounded, and by how
 //! much, stands in [`Config`].

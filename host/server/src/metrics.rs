@@ -18,7 +18,7 @@ use prometheus_client::{
 use crate::{dispatch::ColdStart, function::FunctionName, history::Status};
 
 /// What [`Metrics::render`] gives is.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The service's metrics.
 #[derive(Debug)]
@@ -194,14 +194,34 @@ impl Metrics {
         }
     }
 
-    /// Everything in the OpenMetrics text format, [`CONTENT_TYPE`].
+    /// Everything in Prometheus's text format, [`CONTENT_TYPE`].
     pub(crate) fn render(&self, levels: &Levels) -> String {
         let gauges = self.levels.lock().expect("no panic holds this lock");
         gauges.set(levels);
         let mut text = String::new();
         text::encode(&mut text, &self.registry).expect("a string takes what is written");
-        text
+        classic(&text)
     }
+}
+
+/// OpenMetrics text in the older format, which every reader takes. There, a counter's description
+/// names its sample, and there are no units and no end.
+fn classic(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut lines = open_metrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let names_counter = is_counter(line) || lines.peek().is_some_and(|next| is_counter(next));
+        match line.splitn(4, ' ').collect::<Vec<_>>().as_slice() {
+            ["#", "UNIT", ..] | ["#", "EOF"] => continue,
+            ["#", keyword @ ("HELP" | "TYPE"), name, rest] if names_counter => {
+                text.push_str(&format!("# {keyword} {name}_total {rest}"));
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 impl LevelGauges {
@@ -288,10 +308,13 @@ mod tests {
             "dormouse_completion_tokens_total 5",
             "dormouse_cold_start_seconds_sum{from=\"mapped\"} 0.003",
             "dormouse_model_kv_blocks_used{model=\"m\"} 3",
-            "# EOF",
+            "# HELP dormouse_requests_total HTTP requests answered.",
+            "# TYPE dormouse_requests_total counter",
+            "# TYPE dormouse_cold_start_seconds histogram",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
     }
 
     #[test]

@@ -92,6 +92,7 @@ async fn connection(
     http.timer(TokioTimer::new())
         .header_read_timeout(bounds.header_timeout)
         .max_headers(bounds.headers_max)
+        .max_header_size(bounds.header_bytes_max)
         .max_buf_size(bounds.header_bytes_max.max(HEADER_BYTES_MIN));
     let io = TokioIo::new(Box::pin(stream));
     let router = tower::util::MapRequest::new(router, |request: hyper::Request<_>| request.map(Body::new));

@@ -101,7 +101,10 @@ impl Service {
         use dormouse_runtime::Error as Runtime;
         match error {
             Runtime::Cancelled if self.phase() == Phase::Stopping => http::Error::draining(),
-            Runtime::Failed(_) | Runtime::Setup(_) if !revision.effective.models.is_empty() => {
+            // A predictor that did not expect it panics.
+            Runtime::Failed(_) | Runtime::Setup(_) | Runtime::Trap(_)
+                if !revision.effective.models.is_empty() =>
+            {
                 match self.missing_models(&revision.effective.models).await.first() {
                     Some(model) => model_unavailable(model),
                     None => error.into(),

@@ -1,8 +1,18 @@
-//! The command line as its users meet it.
+//! The service as its callers meet it, on small components, and the command line as its users do.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod aliases;
+mod bounds;
 mod cli_commands;
 mod cli_project;
 mod cli_pull;
+mod crash;
+mod deploy;
+mod drain;
 mod fixtures;
+mod guest;
+mod invoke;
+mod node;
+mod overload;
+mod stream;

@@ -1,0 +1,75 @@
+//! `kill -9` while deploys are under way.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, mpsc},
+};
+
+use crate::{
+    guest::{self, ECHO},
+    node::{Client, Node},
+};
+
+/// Deploys that are acknowledged before the process is killed.
+const ACKNOWLEDGED: usize = 20;
+
+fn start(dir: &Path) -> (Child, Client) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_dormouse"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data"])
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().rsplit("http://").next().unwrap().parse().unwrap();
+    (process, Client { address })
+}
+
+#[test]
+fn every_acknowledged_deploy_outlives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = guest::any_input(ECHO);
+    let acknowledged = Mutex::new(HashMap::new());
+    for round in 0..3 {
+        let (mut process, client) = start(dir.path());
+        let (told, heard) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (told, component, acknowledged) = (told.clone(), &component, &acknowledged);
+                scope.spawn(move || {
+                    for index in 0.. {
+                        let name = format!("f-{round}-{thread}-{index}");
+                        let path = format!("/v1/functions/{name}?queue={index}");
+                        let Ok(answer) = client.try_send("PUT", &path, &[], component) else { return };
+                        assert_eq!(answer.status, 201, "{answer:?}");
+                        let revision = answer.json()["revision"].as_str().unwrap().to_owned();
+                        acknowledged.lock().unwrap().insert(name, revision);
+                        told.send(()).unwrap();
+                    }
+                });
+            }
+            heard.iter().take(ACKNOWLEDGED).for_each(drop);
+            process.kill().unwrap();
+            process.wait().unwrap();
+        });
+        let node = Node::on(dir.path(), |_| {});
+        let list = node.get("/v1/functions").json();
+        let found: HashMap<_, _> = list["functions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|function| (function["name"].as_str().unwrap(), function["revision"].as_str().unwrap()))
+            .collect();
+        for (name, revision) in acknowledged.lock().unwrap().iter() {
+            assert_eq!(found.get(&**name), Some(&&**revision), "{name} in round {round}");
+        }
+        let blobs = std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+        assert_eq!(blobs, 1, "what was under way is swept");
+        let name = found.keys().next().unwrap();
+        assert_eq!(node.invoke(name, &serde_json::json!({})).status, 200);
+    }
+}
