@@ -31,6 +31,9 @@ pub struct Config {
     /// Predictions.
     #[serde(default)]
     pub predict: Predict,
+    /// Predictions that nobody waits for on the line, and what is kept of all.
+    #[serde(default)]
+    pub queue: Queue,
     /// The sandbox.
     #[serde(default)]
     pub runtime: Runtime,
@@ -50,6 +53,7 @@ impl Config {
             http: Http::default(),
             deploy: Deploy::default(),
             predict: Predict::default(),
+            queue: Queue::default(),
             runtime: Runtime::default(),
             engine: Engine::default(),
         }
@@ -99,6 +103,9 @@ pub struct Http {
     pub write_timeout: Duration,
     /// Bytes of a body that is not a component; beyond it the answer is 413.
     pub body_bytes_max: usize,
+    /// Upper bound on the time that an answer is held back for a prediction of the queue to end.
+    #[serde(with = "duration")]
+    pub wait_max: Duration,
     /// Time between comments that keep an event stream open.
     #[serde(with = "duration")]
     pub keep_alive: Duration,
@@ -120,6 +127,7 @@ impl Default for Http {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             body_bytes_max: 8 << 20,
+            wait_max: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
             flush_timeout: Duration::from_secs(2),
@@ -207,19 +215,12 @@ pub struct Predict {
     pub log_bytes_max: usize,
     /// Completions that a prediction has open at once; beyond it the predictor gets an error.
     pub completions_max: usize,
-    /// Events between an instance and its caller; then the instance waits.
+    /// Events between an instance and its prediction's log; then the instance waits.
     pub events_max: usize,
-    /// Time that a caller may leave a full stream unread; then the prediction is cancelled.
-    #[serde(with = "duration")]
-    pub stall_timeout: Duration,
     /// Failures of validation that one answer lists.
     pub problems_max: usize,
     /// Components that are mapped and ready at once; the least recently used goes first.
     pub components_max: usize,
-    /// Predictions remembered for each function. They are kept in memory: a restart forgets them.
-    pub history_max: usize,
-    /// Bytes of all remembered predictions together; the oldest go first.
-    pub history_bytes_max: usize,
 }
 
 impl Default for Predict {
@@ -237,11 +238,80 @@ impl Default for Predict {
             log_bytes_max: 1 << 20,
             completions_max: 64,
             events_max: 64,
-            stall_timeout: Duration::from_secs(30),
             problems_max: 20,
             components_max: 4096,
-            history_max: 100,
-            history_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Bounds on the queue of predictions that nobody waits for on the line, and on what is kept of those
+/// that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Predictions that wait in the queue; beyond it the answer is 429.
+    pub waiting_max: usize,
+    /// Predictions of one function that wait in the queue; beyond it the answer is 429.
+    pub function_waiting_max: usize,
+    /// Predictions of the queue that run at once. They take the same places as others.
+    pub running_max: usize,
+    /// Time for which a running prediction is its node's; it is prolonged while the node lives.
+    #[serde(with = "duration")]
+    pub lease: Duration,
+    /// Runs of a prediction that the node fails, where its caller doesn't say.
+    pub attempts: u32,
+    /// Upper bound on a caller's own number of attempts.
+    pub attempts_max: u32,
+    /// Time before the second attempt; it doubles with every further one.
+    #[serde(with = "duration")]
+    pub backoff: Duration,
+    /// Upper bound on the time between attempts.
+    #[serde(with = "duration")]
+    pub backoff_max: Duration,
+    /// Time between looks for deadlines that passed, leases that ran out and records to remove.
+    #[serde(with = "duration")]
+    pub tick: Duration,
+    /// Time that a prediction of the queue is kept after its end.
+    #[serde(with = "duration")]
+    pub keep: Duration,
+    /// Time that any other prediction is kept after its end.
+    #[serde(with = "duration")]
+    pub keep_answered: Duration,
+    /// Bytes of all predictions that are kept; the oldest that ended go first.
+    pub kept_bytes_max: u64,
+    /// Predictions whose caller has been answered and that are not on disk yet; beyond it the newest is
+    /// not kept.
+    pub unwritten_max: usize,
+    /// Bytes of them.
+    pub unwritten_bytes_max: usize,
+    /// Predictions on one page of a list.
+    pub page_max: usize,
+    /// Bytes of a page; it ends early when they are reached.
+    pub page_bytes_max: usize,
+    /// Reads of predictions that run at once; more wait.
+    pub readers_max: usize,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            waiting_max: 1_000_000,
+            function_waiting_max: 100_000,
+            running_max: 256,
+            lease: Duration::from_secs(30),
+            attempts: 3,
+            attempts_max: 20,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+            tick: Duration::from_secs(1),
+            keep: Duration::from_secs(24 * 3600),
+            keep_answered: Duration::from_secs(3600),
+            kept_bytes_max: 1 << 30,
+            unwritten_max: 4096,
+            unwritten_bytes_max: 64 << 20,
+            page_max: 100,
+            page_bytes_max: 8 << 20,
+            readers_max: 4,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A request's path, in the order the files are best read: [`serve`] takes the connection, `http` leads
 //! the request past its guard to a handler, `store` knows the function and its revisions,
 //! `prediction` checks the input, waits at `dispatch` for a place and a component, and runs it in the
-//! runtime. A deploy goes from `http::upload` through `deploy` to `store`. What is bounded, and by how
+//! runtime. One that nobody waits for goes through the `queue`, which `store` keeps. A deploy goes from `http::upload` through `deploy` to `store`. What is bounded, and by how
 //! much, stands in [`Config`].
 
 #![forbid(unsafe_code)]
@@ -15,11 +15,11 @@ mod deploy;
 mod dispatch;
 mod error;
 mod function;
-mod history;
 mod http;
 mod metrics;
 mod prediction;
 pub mod pull;
+mod queue;
 pub mod scaffold;
 mod serve;
 mod service;

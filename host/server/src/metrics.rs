@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{dispatch::ColdStart, function::FunctionName, history::Status};
+use crate::{dispatch::ColdStart, function::FunctionName, prediction::Status};
 
 /// What [`Metrics::render`] gives is.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -44,6 +44,9 @@ pub(crate) struct Levels {
     /// Predictions that run and wait.
     pub(crate) running: usize,
     pub(crate) queued: usize,
+    /// Predictions of the queue that wait and run.
+    pub(crate) queue_waiting: usize,
+    pub(crate) queue_running: usize,
     /// Instances live now.
     pub(crate) instances: usize,
     /// Components at hand.
@@ -65,6 +68,8 @@ pub(crate) struct Ran<'a> {
 struct LevelGauges {
     running: Gauge,
     queued: Gauge,
+    queue_waiting: Gauge,
+    queue_running: Gauge,
     instances: Gauge,
     components: Gauge,
     functions: Gauge,
@@ -111,6 +116,8 @@ impl Metrics {
         let levels = LevelGauges::default();
         register(r, "predictions_running", "Predictions that run", &levels.running);
         register(r, "predictions_queued", "Predictions that wait for a place", &levels.queued);
+        register(r, "queue_waiting", "Predictions that wait in the durable queue", &levels.queue_waiting);
+        register(r, "queue_running", "Predictions of the durable queue that run", &levels.queue_running);
         register(r, "instances", "Wasm instances that are live", &levels.instances);
         register(r, "components_mapped", "Components whose code is mapped", &levels.components);
         register(r, "functions", "Functions deployed", &levels.functions);
@@ -229,6 +236,8 @@ impl LevelGauges {
         let set = |gauge: &Gauge, value: usize| _ = gauge.set(value as i64);
         set(&self.running, levels.running);
         set(&self.queued, levels.queued);
+        set(&self.queue_waiting, levels.queue_waiting);
+        set(&self.queue_running, levels.queue_running);
         set(&self.instances, levels.instances);
         set(&self.components, levels.components);
         set(&self.functions, levels.functions);
@@ -252,12 +261,7 @@ where
 }
 
 fn prediction_labels(function: &FunctionName, status: Status) -> PredictionLabels {
-    let status = match status {
-        Status::Succeeded => "succeeded",
-        Status::Failed => "failed",
-        Status::Canceled => "canceled",
-    };
-    PredictionLabels { function: function.as_str().to_owned(), status }
+    PredictionLabels { function: function.as_str().to_owned(), status: status.as_str() }
 }
 
 /// The methods that have a series of their own.

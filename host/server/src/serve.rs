@@ -12,12 +12,13 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
 
 use crate::{
-    Config, Error, config, http,
+    Config, Error, config, http, queue,
     service::{Phase, Service},
 };
 
@@ -45,11 +46,13 @@ pub async fn serve(
     on_listening(address);
 
     let graceful = GracefulShutdown::new();
+    let queue = tokio::spawn(queue::work(service.clone()));
     tokio::select! {
         () = accept(listener, &service, &graceful) => {}
         () = shutdown => {}
     }
-    drain(&service, graceful, &bounds).await;
+    drain(&service, graceful, queue, &bounds).await;
+    service.predictions.flush().await;
     service.store.close().await;
     service.engine.shutdown();
     tracing::info!("stopped");
@@ -105,11 +108,11 @@ async fn connection(
 }
 
 /// Lets running predictions finish, then ends them.
-async fn drain(service: &Service, graceful: GracefulShutdown, bounds: &config::Http) {
+async fn drain(service: &Service, graceful: GracefulShutdown, queue: JoinHandle<()>, bounds: &config::Http) {
     let (running, queued) = service.permits.load();
     tracing::info!(running, queued, limit = ?bounds.drain_timeout, "draining");
     service.enter(Phase::Draining);
-    let mut closed = pin!(graceful.shutdown());
+    let mut closed = pin!(async { tokio::join!(graceful.shutdown(), queue) });
     if timeout(bounds.drain_timeout, &mut closed).await.is_ok() {
         return;
     }

@@ -13,9 +13,9 @@ use crate::{
     Config, Error,
     dispatch::{Bounds, Components, Permits},
     function::{Digest, FunctionName, Revision},
-    history::History,
     http::{self, Code},
     metrics::{Levels, Metrics},
+    prediction::{Dispatcher, Record},
     store::Store,
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Service {
     pub(crate) catalog: Catalog,
     pub(crate) components: Components,
     pub(crate) permits: Permits,
-    pub(crate) history: History,
+    pub(crate) predictions: Dispatcher,
     pub(crate) metrics: Metrics,
     /// Deploys that may still begin.
     pub(crate) deploys: Semaphore,
@@ -47,7 +47,7 @@ pub(crate) enum Phase {
 }
 
 impl Service {
-    /// Opens the store and starts the engine and the runtime. Blocks.
+    /// Opens the store and starts the engine and the runtime. Blocks; for within a tokio runtime.
     pub(crate) fn start(config: Config) -> Result<Self, Error> {
         let config = Arc::new(config);
         let store = Store::open(config.clone())?;
@@ -66,7 +66,7 @@ impl Service {
         let node = Bounds { running_max: predict.running_max.max(1), queue_max: predict.queue_max };
         Ok(Self {
             permits: Permits::new(node, predict.queue_timeout),
-            history: History::new(predict.history_max, predict.history_bytes_max),
+            predictions: Dispatcher::new(&store, &config.queue),
             metrics: Metrics::new(),
             deploys: Semaphore::new(config.deploy.deploys_max.max(1)),
             phase: watch::Sender::new(Phase::Serving),
@@ -96,6 +96,19 @@ impl Service {
         let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
     }
 
+    /// Waits for another phase than this one.
+    pub(crate) async fn left(&self, before: Phase) {
+        let _ = self.phase.subscribe().wait_for(|phase| *phase != before).await;
+    }
+
+    /// A prediction has ended, wherever it ran.
+    pub(crate) fn ended(&self, record: &Record) {
+        self.metrics.prediction(&record.function, record.status);
+        let code = record.failure.as_ref().map(|failure| failure.code);
+        let (function, id, status) = (&record.function, &record.id, record.status);
+        tracing::debug!(%function, %id, %status, ?code, took = ?record.took(), "prediction ended");
+    }
+
     /// What a prediction's failure means to its caller.
     pub(crate) async fn explain(&self, error: dormouse_runtime::Error, revision: &Revision) -> http::Error {
         use dormouse_runtime::Error as Runtime;
@@ -123,9 +136,11 @@ impl Service {
         missing.await.unwrap_or_default()
     }
 
-    /// Lets go of what is known of a function that was removed.
-    pub(crate) fn forget(&self, function: &FunctionName) {
-        self.history.forget(function);
+    /// Lets go of what is known of a function that was removed, and of what waits for it.
+    pub(crate) async fn forget(&self, function: &FunctionName) {
+        if let Err(error) = self.predictions.cancel_all(function).await {
+            tracing::warn!(%function, message = error.message, "can't cancel what waits for it");
+        }
         self.metrics.forget(function);
     }
 
@@ -148,9 +163,12 @@ impl Service {
     /// What the metrics show as levels.
     pub(crate) fn levels(&self) -> Levels {
         let (running, queued) = self.permits.load();
+        let (queue_waiting, queue_running) = self.predictions.worker.load();
         Levels {
             running,
             queued,
+            queue_waiting,
+            queue_running,
             instances: self.runtime.instances(),
             components: self.components.len(),
             functions: self.store.registry.len(),

@@ -62,6 +62,7 @@ pub struct Settings {
     http: config::Http,
     deploy: config::Deploy,
     predict: config::Predict,
+    queue: config::Queue,
     runtime: config::Runtime,
     engine: config::Engine,
     client: Client,
@@ -137,7 +138,7 @@ impl Settings {
         }
         config.public_url = serve.public_url.clone().or(self.public_url);
         (config.http, config.deploy, config.predict) = (self.http, self.deploy, self.predict);
-        (config.runtime, config.engine) = (self.runtime, self.engine);
+        (config.queue, config.runtime, config.engine) = (self.queue, self.runtime, self.engine);
         for assignment in &serve.set {
             config = set(config, assignment)?;
         }

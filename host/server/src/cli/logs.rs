@@ -17,7 +17,7 @@ pub(super) fn run(client: &Client, logs: &Logs, terminal: &mut Terminal) -> Resu
     }
     let predictions = answer["predictions"].as_array().map(Vec::as_slice).unwrap_or_default();
     if predictions.is_empty() {
-        terminal.note(format_args!("{} has not run since the service started", logs.name));
+        terminal.note(format_args!("{} has no predictions that are still kept", logs.name));
     }
     for prediction in predictions.iter().rev() {
         let text = |key: &str| prediction[key].as_str().unwrap_or_default();

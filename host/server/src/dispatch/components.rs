@@ -13,7 +13,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use lru::LruCache;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use crate::{
@@ -28,10 +28,11 @@ pub(crate) struct Ready {
 }
 
 /// Where a component's code came from for one prediction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ColdStart {
     /// It was at hand.
+    #[default]
     None,
     /// It was mapped from the cache.
     Mapped,

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 pub(crate) use manifest::Manifest;
 #[cfg(test)]
 pub(crate) use manifest::tests::minimal as minimal_manifest;
-pub(crate) use name::{Alias, Digest, FunctionName, NameError, Reference, RevisionId};
+pub(crate) use name::{Alias, Digest, FunctionName, NameError, Reference, RevisionId, text_type};
 pub(crate) use schema::{InputSchema, Problem};
 pub(crate) use settings::{Effective, Settings};
 

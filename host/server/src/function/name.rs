@@ -1,7 +1,6 @@
 //! Names and ids, each a type of its own so that none is taken for another.
 
 use std::{
-    borrow::Borrow,
     fmt,
     fs::File,
     io::{self, BufRead, BufReader},
@@ -32,7 +31,7 @@ pub(crate) struct NameError {
 }
 
 impl NameError {
-    fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
         // A hostile name may be as long as a request's head.
         let text = text.chars().take(2 * LABEL_MAX).collect();
         Self { what, text, rule }
@@ -63,14 +62,14 @@ macro_rules! text_type {
             }
         }
 
-        impl Borrow<str> for $name {
+        impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
@@ -82,6 +81,8 @@ macro_rules! text_type {
         }
     };
 }
+
+pub(crate) use text_type;
 
 /// A function's name: a DNS label, so that it can be a host name's first part.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -69,10 +69,14 @@ impl InputSchema {
         Ok(Self { validator, defaults: Defaults::of(schema, DEFAULTS_DEPTH_MAX), has_input })
     }
 
-    /// The input in a request's body, with defaults filled in, as JSON; or what is wrong with it, at
-    /// most `problems_max` things.
-    pub(crate) fn prepare(&self, body: Value, problems_max: usize) -> Result<String, Vec<Problem>> {
-        let mut input = unwrap(body, self.has_input);
+    /// The input in a request's body.
+    pub(crate) fn unwrap(&self, body: Value) -> Value {
+        unwrap(body, self.has_input)
+    }
+
+    /// An input with defaults filled in, as JSON; or what is wrong with it, at most `problems_max`
+    /// things.
+    pub(crate) fn prepare(&self, mut input: Value, problems_max: usize) -> Result<String, Vec<Problem>> {
         self.defaults.fill(&mut input);
         match self.validator.is_valid(&input) {
             true => Ok(input.to_string()),
@@ -253,7 +257,8 @@ mod tests {
 
     #[track_caller]
     fn check(body: Value, expected: Result<Value, Value>) {
-        let prepared = InputSchema::compile(&schema()).unwrap().prepare(body, 20);
+        let schema = InputSchema::compile(&schema()).unwrap();
+        let prepared = schema.prepare(schema.unwrap(body), 20);
         match expected {
             Ok(input) => assert_eq!(serde_json::from_str::<Value>(&prepared.unwrap()).unwrap(), input),
             Err(problems) => assert_eq!(serde_json::to_value(prepared.unwrap_err()).unwrap(), problems),
@@ -319,8 +324,8 @@ mod tests {
     #[test]
     fn a_property_named_input_is_not_taken_for_the_wrapping() {
         let own = InputSchema::compile(&json!({"properties": {"input": {}}})).unwrap();
-        assert_eq!(own.prepare(json!({"input": {"a": 1}}), 20).unwrap(), r#"{"input":{"a":1}}"#);
-        assert_eq!(own.prepare(json!({"input": {"input": "a"}}), 20).unwrap(), r#"{"input":"a"}"#);
+        assert_eq!(own.unwrap(json!({"input": {"a": 1}})), json!({"input": {"a": 1}}));
+        assert_eq!(own.unwrap(json!({"input": {"input": "a"}})), json!({"input": "a"}));
     }
 
     #[track_caller]

@@ -10,16 +10,17 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     dispatch::Refused,
     function::{NameError, Problem, Unresolved},
+    queue::Full,
     store::ChangeError,
 };
 
 /// What kind of error it is; stable, unlike messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Code {
     InvalidRequest,
@@ -175,9 +176,15 @@ impl From<ChangeError> for Error {
             ChangeError::NoFunction(_) | ChangeError::NoAlias { .. } => Self::not_found(error.to_string()),
             ChangeError::Unresolved(unresolved) => unresolved.into(),
             ChangeError::Conflict(message) => Self::new(Code::Conflict, message),
-            ChangeError::Database(error) => Self::internal(error),
+            error @ (ChangeError::Database(_) | ChangeError::Commit(_)) => Self::internal(error),
             ChangeError::Closed => Self::draining(),
         }
+    }
+}
+
+impl From<Full> for Error {
+    fn from(full: Full) -> Self {
+        Self { retry_after: Some(full.retry_after), ..Self::new(Code::Overloaded, full.to_string()) }
     }
 }
 

@@ -20,9 +20,9 @@ use crate::{
     config::Config,
     deploy::Timings,
     function::{Alias, Effective, Function, FunctionName, Reference, Revision},
-    history::{Record, Status},
-    prediction::millis,
+    prediction::{Failure, Record, Status, millis},
     service::Service,
+    store::Filter,
 };
 
 type Answer<T> = Result<Json<T>, Error>;
@@ -43,6 +43,8 @@ pub(super) struct Document {
     aliases: BTreeMap<String, String>,
     running: usize,
     queued: usize,
+    /// Those that wait in the durable queue.
+    waiting: usize,
     warnings: Vec<String>,
     created_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +104,7 @@ impl Document {
             aliases: aliases_of(function),
             running,
             queued,
+            waiting: service.predictions.worker.waiting_of(&function.name),
             warnings: effective.warnings.iter().cloned().chain(missing).collect(),
             created_at: rfc3339(revision.created_at),
             unchanged: None,
@@ -176,7 +179,7 @@ pub(super) async fn remove(
     let name = FunctionName::parse(&name)?;
     let freed = service.store.remove_function(name.clone()).await?;
     service.release(freed);
-    service.forget(&name);
+    service.forget(&name).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -287,14 +290,8 @@ struct PredictionItem {
     started_at: String,
     duration_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ErrorItem>,
+    error: Option<Failure>,
     logs: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ErrorItem {
-    code: Code,
-    message: String,
 }
 
 /// `GET /v1/functions/{name}/logs`: newest first.
@@ -305,20 +302,26 @@ pub(super) async fn logs(
 ) -> Answer<PredictionList> {
     let Query(query) = query.map_err(|error| Error::new(Code::InvalidRequest, error.body_text()))?;
     let function = invoke::find(&service, &name)?;
-    let limit = query.limit.unwrap_or(service.config.predict.history_max);
-    let predictions = service.history.last(&function.name, limit).into_iter().map(prediction);
+    let page = service.predictions.list(Filter {
+        function: Some(function.name.clone()),
+        has_ended: true,
+        since: Some(function.created_at),
+        limit: query.limit.unwrap_or(service.config.queue.page_max),
+        ..Filter::default()
+    });
+    let predictions = page.await?.records.into_iter().map(prediction);
     Ok(Json(PredictionList { predictions: predictions.collect() }))
 }
 
 fn prediction(record: Record) -> PredictionItem {
     PredictionItem {
-        id: record.id,
+        id: record.id.to_string(),
         revision: record.revision.to_string(),
         status: record.status,
-        started_at: rfc3339(record.started_at),
-        duration_ms: millis(record.took),
-        error: record.error.map(|(code, message)| ErrorItem { code, message }),
-        logs: record.logs,
+        started_at: rfc3339(record.started_at.unwrap_or(record.created_at)),
+        duration_ms: millis(record.took()),
+        logs: record.logs(),
+        error: record.failure,
     }
 }
 
@@ -329,16 +332,21 @@ fn aliases_of(function: &Function) -> BTreeMap<String, String> {
 
 /// A function's invocation URL as this caller reaches it.
 fn url(config: &Config, headers: &HeaderMap, name: &FunctionName) -> String {
+    format!("{}/fn/{name}", base_url(config, headers))
+}
+
+/// What stands before the paths of this service's URLs as this caller reaches it.
+pub(super) fn base_url(config: &Config, headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     match (&config.public_url, host) {
-        (Some(public), _) => format!("{}/fn/{name}", public.trim_end_matches('/')),
-        (None, Some(host)) => format!("http://{host}/fn/{name}"),
-        (None, None) => format!("http://{}/fn/{name}", config.listen),
+        (Some(public), _) => public.trim_end_matches('/').to_owned(),
+        (None, Some(host)) => format!("http://{host}"),
+        (None, None) => format!("http://{}", config.listen),
     }
 }
 
 /// RFC 3339, to the millisecond.
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     // The formatter takes nothing beyond the year 9999.
     let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_millis(time.clamp(SystemTime::UNIX_EPOCH, latest)).to_string()

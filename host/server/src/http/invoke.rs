@@ -1,26 +1,23 @@
 //! Invocation URLs: `/fn/NAME`, `/fn/NAME:REFERENCE`, and a host `NAME.localhost`.
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    Extension, Json,
+    Extension,
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, header},
+    response::Response,
 };
-use tokio::sync::mpsc;
-use tracing::Instrument;
+use serde_json::Value;
 
-use super::{Code, Error, body, guard::Arrived, sse};
+use super::{Code, Error, answer, body, guard::Arrived, sse};
 use crate::{
     function::{Alias, Function, FunctionName, Reference, Revision},
-    http::Frame,
-    prediction::{Cost, Ended, Prediction, millis},
+    prediction::{Call, Input, Prediction, millis},
     service::Service,
 };
 
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// What ends a host name whose first label is a function.
 const HOST_SUFFIX: &str = ".localhost";
 /// What stands between a function and a reference in a host name.
@@ -108,16 +105,17 @@ async fn invoke(
     body: Body,
 ) -> Result<Response, Error> {
     check_media_type(&headers)?;
-    let body = body::read(body, &service.config.http).await?;
-    let prediction = Prediction::prepare(service.clone(), function, revision, body, arrived).await?;
+    let input = Input::Body(body::read(body, &service.config.http).await?);
+    let call = Call { function, revision, input, id: None, memo: Value::Null, arrived };
+    let prediction = Prediction::prepare(&service, call).await?;
     match wants_events(&headers) {
         true => Ok(stream(&service, prediction)),
-        false => Ok(answer(prediction.run(None).await)),
+        false => Ok(answer::brief(&*prediction.run().await)),
     }
 }
 
 /// Input is JSON. Bodies without a type and those that `curl -d` sends are taken for it.
-fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
+pub(super) fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
     match body::media_type(headers).as_deref() {
         None | Some("" | "application/json" | "application/x-www-form-urlencoded") => Ok(()),
         Some(other) if other.starts_with("application/") && other.ends_with("+json") => Ok(()),
@@ -128,7 +126,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-fn wants_events(headers: &HeaderMap) -> bool {
+pub(super) fn wants_events(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).into_iter();
     accepts.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(|range| {
         let range = range.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -136,46 +134,19 @@ fn wants_events(headers: &HeaderMap) -> bool {
     })
 }
 
-fn answer(ended: Ended) -> Response {
-    let mut response = match &ended.error {
-        Some(error) => error.response(&ended),
-        None => Json(&ended).into_response(),
-    };
-    response.headers_mut().insert(SERVER_TIMING, server_timing(&ended.cost, true));
-    response
-}
-
-/// Runs a prediction in a task of its own, which a slow reader holds up and a leaving one ends.
+/// Runs a prediction in a task of its own, which a reader who leaves ends.
 fn stream(service: &Service, prediction: Prediction) -> Response {
-    let predict = &service.config.predict;
-    let (sender, frames) = mpsc::channel(predict.events_max.max(1));
-    let timing = server_timing(prediction.cost(), false);
-    let stall_timeout = predict.stall_timeout;
-    let run = async move {
-        let ended = prediction.run(Some(sender.clone())).await;
-        let event = if ended.error.is_some() { "error" } else { "done" };
-        // An error says that there is no reader any more.
-        let _ = sender.send_timeout(Frame::last(event, &ended), stall_timeout).await;
-    };
-    tokio::spawn(run.in_current_span());
-    let mut response = sse::response(frames, service.config.http.keep_alive);
-    response.headers_mut().insert(SERVER_TIMING, timing);
+    let (queue, cold) = prediction.waited();
+    let events = sse::follow(prediction.spawn(), answer::events(0));
+    let mut response = sse::response(events, service.config.http.keep_alive);
+    answer::add_timing(&mut response, format!("queue;dur={}, cold;dur={}", millis(queue), millis(cold)));
     response
-}
-
-/// <https://www.w3.org/TR/server-timing/>; `is_whole` when the prediction has ended.
-fn server_timing(cost: &Cost, is_whole: bool) -> HeaderValue {
-    let mut text = format!("queue;dur={}, cold;dur={}", millis(cost.queue), millis(cost.cold_start));
-    if is_whole {
-        let [setup, predict, total] = [cost.run.setup, cost.run.predict, cost.total].map(millis);
-        write!(text, ", setup;dur={setup}, predict;dur={predict}, total;dur={total}")
-            .expect("a string takes what is written");
-    }
-    HeaderValue::try_from(text).expect("digits and letters fit a header")
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
     use super::*;
 
     fn headers(name: HeaderName, value: &str) -> HeaderMap {

@@ -1,5 +1,6 @@
 //! The service over HTTP: routes, and what every request passes on its way to one.
 
+mod answer;
 mod body;
 mod error;
 mod functions;
@@ -7,6 +8,8 @@ mod guard;
 mod invoke;
 mod models;
 mod node;
+mod predictions;
+mod prefer;
 mod sse;
 mod upload;
 
@@ -22,7 +25,6 @@ use axum::{
 use crate::service::Service;
 
 pub(crate) use error::{Code, Error};
-pub(crate) use sse::Frame;
 
 /// All routes. Every body is bounded where it is read, so the default bound is off.
 pub(crate) fn router(service: Arc<Service>) -> Router {
@@ -41,6 +43,12 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/functions/{name}/aliases/{alias}", alias)
         .route("/v1/functions/{name}/rollback", post(functions::roll_back))
         .route("/v1/functions/{name}/logs", get(functions::logs))
+        .route("/v1/predictions", get(predictions::list).post(predictions::create))
+        .route("/v1/predictions/{id}", get(predictions::show).put(predictions::put))
+        .route("/v1/predictions/{id}/cancel", post(predictions::cancel))
+        .route("/v1/predictions/{id}/events", get(predictions::events))
+        .route("/v1/dead-letters", get(predictions::dead))
+        .route("/v1/dead-letters/redrive", post(predictions::redrive))
         .route("/v1/models", get(models::list))
         .fallback(guard::no_route)
         .method_not_allowed_fallback(guard::no_method)

@@ -1,6 +1,6 @@
 //! Event streams: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, ops::DerefMut, pin::pin, time::Duration};
 
 use axum::{
     body::Body,
@@ -8,58 +8,24 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use dormouse_runtime::Event;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
-/// One event on its way to a caller; its number is given when it is written.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Frame {
-    event: &'static str,
-    /// JSON on one line.
-    data: String,
-}
+use crate::prediction::{Cursor, Item};
 
-impl Frame {
-    /// What a predictor told.
-    pub(crate) fn event(event: &Event) -> Self {
-        #[derive(Serialize)]
-        struct Progress<'a> {
-            fraction: f32,
-            note: &'a str,
-        }
-        match event {
-            Event::Output(json) => Self { event: "output", data: one_line(json) },
-            Event::Log(line) => Self::json("log", line),
-            Event::Progress { fraction, note } => {
-                Self::json("progress", &Progress { fraction: *fraction, note })
-            }
-        }
-    }
-
-    /// The last event: how the prediction ended.
-    pub(super) fn last(event: &'static str, ended: &impl Serialize) -> Self {
-        Self::json(event, ended)
-    }
-
-    fn json(event: &'static str, value: &impl Serialize) -> Self {
-        let json = serde_json::to_string(value).expect("strings and numbers are JSON");
-        Self { event, data: one_line(&json) }
-    }
-
-    fn write(&self, id: u64) -> Bytes {
-        format!("event: {}\nid: {id}\ndata: {}\n\n", self.event, self.data).into()
-    }
-}
-
-/// A response that writes frames as they come, and a comment whenever none came for `keep_alive`.
-pub(super) fn response(frames: mpsc::Receiver<Frame>, keep_alive: Duration) -> Response {
-    let chunks = stream::unfold((frames, 1), move |(mut frames, id)| async move {
-        match timeout(keep_alive, frames.recv()).await {
-            Ok(frame) => frame.map(|frame| (Ok::<_, Infallible>(frame.write(id)), (frames, id + 1))),
-            Err(_) => Some((Ok(Bytes::from_static(b": keep-alive\n\n")), (frames, id))),
-        }
+/// A response that writes events as they come, and a comment whenever none came for `keep_alive`.
+pub(super) fn response(
+    events: impl Stream<Item = String> + Send + 'static,
+    keep_alive: Duration,
+) -> Response {
+    let events = Box::pin(events);
+    let chunks = stream::unfold(events, move |mut events| async move {
+        let chunk = match timeout(keep_alive, pin!(events.next())).await {
+            Ok(event) => event.map(Bytes::from)?,
+            Err(_) => Bytes::from_static(b": keep-alive\n\n"),
+        };
+        Some((Ok::<_, Infallible>(chunk), events))
     });
     let mut response = Response::new(Body::from_stream(chunks));
     let headers = response.headers_mut();
@@ -68,9 +34,37 @@ pub(super) fn response(frames: mpsc::Receiver<Frame>, keep_alive: Duration) -> R
     response
 }
 
+/// What a prediction tells, from its beginning to its end, as `write` puts it; where that is nothing,
+/// nothing is sent.
+pub(super) fn follow<C, W>(cursor: C, write: W) -> impl Stream<Item = String> + Send + 'static
+where
+    C: DerefMut<Target = Cursor> + Send + 'static,
+    W: FnMut(&Item) -> String + Send + 'static,
+{
+    let texts = stream::unfold(Some((cursor, write)), |state| async move {
+        let (mut cursor, mut write) = state?;
+        let item = cursor.next().await;
+        let text = write(&item);
+        let state = (!matches!(item, Item::Ended(_))).then_some((cursor, write));
+        Some((text, state))
+    });
+    texts.filter(|text| std::future::ready(!text.is_empty()))
+}
+
+/// An event with a name, perhaps a number, and a line of data.
+pub(super) fn event(name: &str, id: Option<u64>, data: &str) -> String {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("event: {name}\n{id}data: {data}\n\n")
+}
+
+/// A value as JSON on one line.
+pub(super) fn json(value: &impl Serialize) -> String {
+    one_line(&serde_json::to_string(value).expect("strings and numbers are JSON"))
+}
+
 /// JSON without the characters that some readers take for the end of a line. In JSON, line ends stand
 /// only between tokens, and the others only in strings.
-fn one_line(json: &str) -> String {
+pub(super) fn one_line(json: &str) -> String {
     let mut line = String::with_capacity(json.len());
     for char in json.chars() {
         match char {
@@ -86,25 +80,10 @@ fn one_line(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_runtime::{Level, LogLine, LogSource};
-    use futures_util::StreamExt;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
-
-    #[track_caller]
-    fn check(event: Event, expected: &str) {
-        assert_eq!(Frame::event(&event).write(7), expected);
-    }
-
-    #[test]
-    fn events_are_written_with_name_number_and_json() {
-        check(Event::Output("\"a\"".to_owned()), "event: output\nid: 7\ndata: \"a\"\n\n");
-        let line = LogLine { source: LogSource::Log, level: Level::Info, message: "m".to_owned() };
-        let data = r#"{"source":"log","level":"info","message":"m"}"#;
-        check(Event::Log(line), &format!("event: log\nid: 7\ndata: {data}\n\n"));
-        let progress = Event::Progress { fraction: 0.5, note: "half".to_owned() };
-        check(progress, "event: progress\nid: 7\ndata: {\"fraction\":0.5,\"note\":\"half\"}\n\n");
-    }
 
     #[test]
     fn data_is_one_line_to_every_reader_and_still_the_same_json() {
@@ -115,16 +94,23 @@ mod tests {
         assert_eq!(values[0], values[1]);
     }
 
+    #[test]
+    fn an_event_has_a_name_and_data_and_perhaps_a_number() {
+        assert_eq!(event("output", Some(7), "\"a\""), "event: output\nid: 7\ndata: \"a\"\n\n");
+        assert_eq!(event("start", None, "{}"), "event: start\ndata: {}\n\n");
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_quiet_stream_is_kept_open_and_numbers_go_on() {
-        let (sender, frames) = mpsc::channel(2);
-        let mut chunks = response(frames, Duration::from_secs(15)).into_body().into_data_stream();
-        sender.send(Frame { event: "output", data: "1".to_owned() }).await.unwrap();
+    async fn a_quiet_stream_is_kept_open() {
+        let (sender, events) = mpsc::channel(2);
+        let response = response(ReceiverStream::new(events), Duration::from_secs(15));
+        let mut chunks = response.into_body().into_data_stream();
+        sender.send(event("output", Some(1), "1")).await.unwrap();
         assert_eq!(chunks.next().await.unwrap().unwrap(), "event: output\nid: 1\ndata: 1\n\n");
         assert_eq!(chunks.next().await.unwrap().unwrap(), ": keep-alive\n\n");
-        sender.send(Frame { event: "done", data: "2".to_owned() }).await.unwrap();
-        drop(sender);
+        sender.send(event("done", Some(2), "2")).await.unwrap();
         assert_eq!(chunks.next().await.unwrap().unwrap(), "event: done\nid: 2\ndata: 2\n\n");
+        drop(sender);
         assert!(chunks.next().await.is_none());
     }
 }

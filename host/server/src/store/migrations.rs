@@ -5,7 +5,8 @@ use rusqlite::Connection;
 use crate::Error;
 
 /// Entry `i` leads from version `i` to `i + 1`. An entry that was released is never changed.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     -- A component as it was checked at its first deploy; its bytes are the blob of that digest.
     CREATE TABLE components (
         digest      TEXT NOT NULL PRIMARY KEY,
@@ -39,7 +40,57 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (function, name),
         FOREIGN KEY (function, revision) REFERENCES revisions (function, id) ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    -- Predictions: those that wait and run, and what is kept of those that ended. They outlive their
+    -- function, so they refer to nothing.
+    CREATE TABLE predictions (
+        -- Orders them by when they came.
+        seq          INTEGER NOT NULL PRIMARY KEY,
+        id           TEXT NOT NULL UNIQUE,
+        -- The client's own name for the request that made it.
+        key          TEXT,
+        function     TEXT NOT NULL,
+        revision     TEXT NOT NULL,
+        status       TEXT NOT NULL CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'canceled')),
+        created_ms   INTEGER NOT NULL,
+        started_ms   INTEGER,
+        ended_ms     INTEGER,
+        -- When it may be removed.
+        expires_ms   INTEGER,
+        input        TEXT NOT NULL,
+        -- What it told, in order.
+        events       TEXT NOT NULL,
+        returned     TEXT,
+        failure      TEXT,
+        metrics      TEXT,
+        memo         TEXT,
+        -- How the queue treats it; null for one whose caller held a connection open for it.
+        plan         TEXT,
+        priority     INTEGER NOT NULL,
+        attempt      INTEGER NOT NULL,
+        -- When it may run.
+        ready_ms     INTEGER NOT NULL,
+        deadline_ms  INTEGER,
+        -- Who runs it, and until when it is theirs.
+        owner        TEXT,
+        lease_ms     INTEGER,
+        is_canceled  INTEGER NOT NULL,
+        -- It ran out of attempts.
+        is_dead      INTEGER NOT NULL,
+        -- About how much it takes.
+        bytes        INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX predictions_by_key ON predictions (key) WHERE key IS NOT NULL;
+    CREATE INDEX predictions_by_function ON predictions (function, seq);
+    CREATE INDEX predictions_queued ON predictions (function, priority DESC, seq) WHERE status = 'queued';
+    CREATE INDEX predictions_running ON predictions (lease_ms) WHERE status = 'running';
+    CREATE INDEX predictions_with_deadline ON predictions (deadline_ms)
+        WHERE status = 'queued' AND deadline_ms IS NOT NULL;
+    CREATE INDEX predictions_dead ON predictions (seq) WHERE is_dead;
+    CREATE INDEX predictions_ended ON predictions (expires_ms, bytes) WHERE expires_ms IS NOT NULL;
+",
+];
 
 /// Brings a database to the newest version, all or nothing.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Error> {
@@ -68,7 +119,7 @@ mod tests {
         let tables: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
             .unwrap();
-        assert_eq!(tables, 4);
+        assert_eq!(tables, 5);
     }
 
     #[test]

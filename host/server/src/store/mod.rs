@@ -1,14 +1,19 @@
 //! What lasts on this node: functions, revisions and aliases in SQLite, components as blobs.
 //!
 //! One thread owns the database; changes go to it over a bounded channel and come back when they are
-//! on disk (write-ahead log, `synchronous=FULL`). What a change answers survives `kill -9`. Readers
-//! look into the [`Registry`], which holds the same in memory.
+//! on disk (write-ahead log, `synchronous=FULL`). What a change answers survives `kill -9`. Writes of
+//! predictions that come together share a commit, and so one sync of the disk. Readers of functions
+//! look into the [`Registry`], which holds the same in memory; readers of predictions have connections
+//! of their own.
 
 mod blobs;
 mod changes;
 mod migrations;
+mod predictions;
+mod reads;
 mod registry;
 mod rows;
+mod writes;
 
 use std::{
     collections::HashSet,
@@ -27,12 +32,18 @@ use crate::{
     function::{Alias, Digest, FunctionName, Unresolved},
 };
 
+use reads::Readers;
+use writes::Write;
+
 pub(crate) use blobs::{Blobs, Pin};
+pub(crate) use predictions::{Filter, Page, Predictions};
 pub(crate) use registry::Registry;
 
 /// What the store's thread is asked to do.
 enum Job {
     Change(Box<dyn FnOnce(&mut Writer) + Send>),
+    /// Done in one transaction with those that come right after it.
+    Write(Write),
     /// Finish what waits, close the database and say so.
     Close(oneshot::Sender<()>),
 }
@@ -41,6 +52,7 @@ enum Job {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     jobs: mpsc::Sender<Job>,
+    readers: Readers,
     pub(crate) blobs: Blobs,
     pub(crate) registry: Arc<Registry>,
 }
@@ -59,6 +71,8 @@ pub(crate) enum ChangeError {
     Conflict(String),
     #[error("database: {0}")]
     Database(#[from] rusqlite::Error),
+    #[error("database: can't commit: {0}")]
+    Commit(String),
     #[error("the store is closed")]
     Closed,
 }
@@ -89,7 +103,8 @@ impl Store {
             fs::TryLockError::WouldBlock => Error::DataInUse(dir.to_owned()),
             fs::TryLockError::Error(source) => Error::Data { path: lock_path, source },
         })?;
-        let connection = connect(&dir.join("dormouse.db"))?;
+        let path = dir.join("dormouse.db");
+        let connection = connect(&path)?;
         let contents = rows::load(&connection)?;
         let blobs_dir = dir.join("blobs");
         let blobs = Blobs::open(&blobs_dir).map_err(data(&blobs_dir))?;
@@ -107,7 +122,8 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || writer.run(inbox))
             .map_err(|source| Error::Data { path: dir.to_owned(), source })?;
-        Ok(Self { jobs, blobs, registry })
+        let readers = Readers::new(&path, config.queue.readers_max);
+        Ok(Self { jobs, readers, blobs, registry })
     }
 
     /// Waits for the changes under way and closes the database; later changes are refused.
@@ -136,9 +152,11 @@ impl Store {
 impl Writer {
     fn run(mut self, mut inbox: mpsc::Receiver<Job>) {
         let mut closers = Vec::new();
-        while let Some(job) = inbox.blocking_recv() {
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| inbox.blocking_recv()) {
             match job {
                 Job::Change(change) => change(&mut self),
+                Job::Write(first) => next = writes::commit_together(&mut self.connection, first, &mut inbox),
                 Job::Close(answer) => {
                     closers.push(answer);
                     inbox.close();

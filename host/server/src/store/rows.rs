@@ -207,7 +207,7 @@ fn column<T: FromSql>(
 }
 
 /// A time as whole milliseconds since 1970.
-struct Millis(SystemTime);
+pub(super) struct Millis(pub(super) SystemTime);
 
 impl ToSql for Millis {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -94,7 +94,7 @@ fn each_fault_of_a_predictor_has_its_own_code() {
 
 #[test]
 fn the_last_predictions_of_a_function_are_remembered() {
-    let node = Node::with(|config| config.predict.history_max = 2);
+    let node = Node::with(|config| config.queue.page_max = 2);
     node.deploy("worker", &guest::any_input(WORKER), "timeout_ms=50");
     node.deploy("trap", &guest::any_input(TRAP), "");
     let first = node.invoke("worker", &json!({})).json();

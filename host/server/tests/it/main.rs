@@ -15,4 +15,5 @@ mod guest;
 mod invoke;
 mod node;
 mod overload;
+mod predictions;
 mod stream;

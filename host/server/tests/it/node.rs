@@ -99,6 +99,19 @@ impl Node {
         Events::of(reader.unwrap())
     }
 
+    /// Follows a prediction's events from the beginning.
+    pub(crate) fn follow(&self, id: &str) -> Events {
+        self.follow_after(id, 0)
+    }
+
+    /// Follows a prediction's events from after one of them.
+    pub(crate) fn follow_after(&self, id: &str, last: u64) -> Events {
+        let path = format!("/v1/predictions/{id}/events");
+        Events::of(
+            self.client().try_open("GET", &path, &[("last-event-id", &last.to_string())], b"").unwrap(),
+        )
+    }
+
     /// Returns when so many predictions of a function run.
     pub(crate) fn wait_until_running(&self, name: &str, count: u64) {
         while self.get(&format!("/v1/functions/{name}")).json()["running"] != count {

@@ -58,7 +58,7 @@ fn a_caller_who_leaves_ends_the_prediction() {
 #[test]
 fn a_caller_who_stops_reading_loses_the_prediction() {
     let node = Node::with(|config| {
-        config.predict.stall_timeout = std::time::Duration::from_millis(100);
+        config.http.write_timeout = std::time::Duration::from_millis(100);
         config.predict.output_bytes_max = 1 << 30;
     });
     node.deploy("flood", &guest::any_input(FLOOD), "concurrency=1");
@@ -67,6 +67,6 @@ fn a_caller_who_stops_reading_loses_the_prediction() {
         content-length: 10\r\n\r\n{\"loop\":1}";
     std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
     stream.read_exact(&mut [0; 100]).unwrap();
-    // Nothing is read any more; the place comes free when the flood is ended.
+    // Nothing is read any more: the connection is closed, and the place comes free.
     assert_eq!(node.invoke("flood", &json!({})).status, 200);
 }

@@ -1,0 +1,155 @@
+//! A prediction whose caller holds a connection open for it. Dropping it at any point ends it: the
+//! place is given back, the instance and its completions go, and the record says that it was canceled.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use super::{
+    Call, Cursor, Live, PredictionId, Record, Status,
+    run::{Loaded, Outcome, Run, permit},
+};
+use crate::{
+    http::{Code, Error},
+    service::Service,
+};
+
+/// A prediction that has its place.
+pub(crate) struct Prediction {
+    entry: Entry,
+    run: Run,
+}
+
+/// A prediction's end, told when this is dropped at the latest.
+struct Entry {
+    service: Arc<Service>,
+    live: Arc<Live>,
+    since: Instant,
+    /// It had a place, so that its end is worth keeping.
+    is_kept: bool,
+    is_over: bool,
+}
+
+impl Prediction {
+    /// Finds the component, checks the input and waits for a place. From then on its id leads to it.
+    pub(crate) async fn prepare(service: &Arc<Service>, call: Call) -> Result<Self, Error> {
+        let Call { function, revision, input, id, memo, arrived } = call;
+        let loaded = Loaded::of(service, &revision).await?;
+        let checked = loaded.check(service, input).await?;
+        let id = id.unwrap_or_else(PredictionId::random);
+        let record = Record {
+            id: id.clone(),
+            function: function.name.clone(),
+            revision: revision.id.clone(),
+            status: Status::Queued,
+            created_at: SystemTime::now(),
+            started_at: None,
+            ended_at: None,
+            input: checked.given,
+            events: Vec::new(),
+            returned: None,
+            failure: None,
+            metrics: None,
+            order: None,
+            memo,
+        };
+        let live = service.predictions.live.insert(record.into()).ok_or_else(|| taken(&id))?;
+        let service = service.clone();
+        let mut entry = Entry { service, live, since: arrived, is_kept: false, is_over: false };
+        let permitted = tokio::select! {
+            permitted = permit(&entry.service, &function) => permitted,
+            () = entry.live.canceled() => Err(dormouse_runtime::Error::Cancelled.into()),
+        };
+        match permitted {
+            Ok((permit, queued)) => {
+                entry.is_kept = true;
+                let filled = checked.filled;
+                let run = Run { revision, loaded, filled, permit, queued, since: arrived };
+                Ok(Self { entry, run })
+            }
+            Err(error) => {
+                entry.end(Outcome::failed(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Time that it waited for its place and for the component's code.
+    pub(crate) fn waited(&self) -> (std::time::Duration, std::time::Duration) {
+        (self.run.queued, self.run.loaded.cold_start)
+    }
+
+    /// What it will tell.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor::new(self.entry.live.clone())
+    }
+
+    /// Runs to the end.
+    pub(crate) async fn run(self) -> Arc<Record> {
+        let Self { entry, run } = self;
+        let outcome = run.execute(&entry.service, &entry.live).await;
+        entry.end(outcome)
+    }
+
+    /// Runs in a task of its own, for as long as the cursor is held.
+    pub(crate) fn spawn(self) -> Held {
+        let cursor = self.cursor();
+        let run = async move { drop(self.run().await) };
+        tokio::spawn(tracing::Instrument::in_current_span(run));
+        Held(cursor)
+    }
+}
+
+fn taken(id: &PredictionId) -> Error {
+    Error::new(Code::Conflict, format!("prediction \"{id}\" is under way"))
+}
+
+/// Follows a prediction that ends when this is dropped.
+pub(crate) struct Held(Cursor);
+
+impl std::ops::Deref for Held {
+    type Target = Cursor;
+
+    fn deref(&self) -> &Cursor {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Cursor {
+        &mut self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.live().cancel();
+    }
+}
+
+impl Entry {
+    fn end(mut self, outcome: Outcome) -> Arc<Record> {
+        self.tell(outcome)
+    }
+
+    fn tell(&mut self, outcome: Outcome) -> Arc<Record> {
+        self.is_over = true;
+        let record = Arc::new(outcome.record(&self.live));
+        self.live.end(record.clone());
+        if self.is_kept {
+            self.service.ended(&record);
+            self.service.predictions.recorder.keep(self.live.clone(), record.clone());
+            tracing::debug!(took = ?self.since.elapsed(), "prediction");
+        }
+        record
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.tell(Outcome::failed(dormouse_runtime::Error::Cancelled.into()));
+        }
+    }
+}
