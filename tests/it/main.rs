@@ -10,6 +10,7 @@ mod durable;
 mod faults;
 mod invoke;
 mod limits;
+mod openai;
 mod stream;
 
 /// Paths of the components, by name. One that no test names fails the build.

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::{
     Completion, Error, Message, Prompt, Request,
     engine::Handle,
     loader::Loaded,
+    template::ChatTemplate,
     worker::{Generation, Score, Work},
 };
 
@@ -69,12 +71,32 @@ impl Model {
         self.loaded.tokenizer.decode(tokens)
     }
 
+    /// The bytes that a token stands for, which need not be UTF-8 by themselves; `None` beyond the
+    /// vocabulary.
+    pub fn token_bytes(&self, token: u32) -> Option<&[u8]> {
+        self.loaded.tokenizer.token_bytes(token)
+    }
+
     /// A chat as the model's template writes it, up to the assistant's turn.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no template, or it refuses the messages.
     pub fn render(&self, messages: &[Message]) -> Result<String, Error> {
-        match &self.loaded.template {
-            Some(template) => template.render(messages, true),
-            None => Err(Error::Invalid(format!("model \"{}\" has no chat template", self.info.name))),
-        }
+        self.template()?.render(messages, &[], true)
+    }
+
+    /// [`Model::render`] of turns as JSON objects, which may have more fields than a role and a content,
+    /// and with tools, JSON objects as OpenAI's chats list them. `transformers` documents both.
+    ///
+    /// # Errors
+    /// As [`Model::render`].
+    pub fn render_with_tools(&self, messages: &[Value], tools: &[Value]) -> Result<String, Error> {
+        self.template()?.render(messages, tools, true)
+    }
+
+    /// Whether the chat template tells the model of tools.
+    pub fn template_takes_tools(&self) -> bool {
+        self.loaded.template.as_ref().is_some_and(ChatTemplate::takes_tools)
     }
 
     /// Starts a completion and returns at once. Tokenizes on the calling thread, and compiles the
@@ -103,10 +125,19 @@ impl Model {
     /// # Errors
     /// As [`Model::generate`]; the first that an input meets.
     pub async fn embed(&self, inputs: Vec<String>) -> Result<Vec<Vec<f32>>, Error> {
+        let tokens = inputs.iter().map(|input| self.loaded.tokenizer.encode_prompt(input, false));
+        self.embed_tokens(tokens.collect::<Result<_, _>>()?).await
+    }
+
+    /// [`Model::embed`] of inputs that are tokens already.
+    ///
+    /// # Errors
+    /// As [`Model::generate`]; the first that an input meets.
+    pub async fn embed_tokens(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
         let mut embeddings = Vec::with_capacity(inputs.len());
         // A batch at a time, so that many inputs don't fill the queue.
         for inputs in inputs.chunks(self.handle.config().sequences_max) {
-            let started = inputs.iter().map(|input| self.start_embedding(input));
+            let started = inputs.iter().map(|input| self.start_embedding(input.clone()));
             for embedding in started.collect::<Result<Vec<_>, _>>()? {
                 embeddings.push(answer(embedding).await?);
             }
@@ -133,6 +164,11 @@ impl Model {
         Ok(rows.into_iter().flatten().map(|(_, logprob)| logprob).collect())
     }
 
+    fn template(&self) -> Result<&ChatTemplate, Error> {
+        let missing = || Error::Invalid(format!("model \"{}\" has no chat template", self.info.name));
+        self.loaded.template.as_ref().ok_or_else(missing)
+    }
+
     async fn run_score(&self, tokens: Vec<u32>, score: Score) -> Result<Vec<Vec<(u32, f32)>>, Error> {
         self.check_prompt(&tokens)?;
         self.check_length(tokens.len(), 0)?;
@@ -141,8 +177,7 @@ impl Model {
         answer(scores).await
     }
 
-    fn start_embedding(&self, input: &str) -> Result<oneshot::Receiver<Result<Vec<f32>, Error>>, Error> {
-        let tokens = self.loaded.tokenizer.encode_prompt(input, false)?;
+    fn start_embedding(&self, tokens: Vec<u32>) -> Result<oneshot::Receiver<Result<Vec<f32>, Error>>, Error> {
         self.check_prompt(&tokens)?;
         self.check_length(tokens.len(), 0)?;
         let (reply, embedding) = oneshot::channel();
@@ -150,12 +185,19 @@ impl Model {
         Ok(embedding)
     }
 
-    fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, Error> {
+    /// The tokens of a prompt as [`Model::generate`] sees them, those that the model wants first
+    /// included.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there are none, one is beyond the vocabulary, or the chat template
+    /// refuses the messages.
+    pub fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, Error> {
         let tokens = match prompt {
             Prompt::Text(text) => self.loaded.tokenizer.encode_prompt(text, false)?,
             Prompt::Messages(messages) => {
                 self.loaded.tokenizer.encode_prompt(&self.render(messages)?, true)?
             }
+            Prompt::Rendered(text) => self.loaded.tokenizer.encode_prompt(text, true)?,
             Prompt::Tokens(tokens) => tokens.clone(),
         };
         self.check_prompt(&tokens)?;

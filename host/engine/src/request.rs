@@ -25,6 +25,8 @@ pub enum Prompt {
     Text(String),
     /// A chat, rendered by the model's template with the generation prompt added.
     Messages(Vec<Message>),
+    /// Text as a chat template wrote it: control tokens spelled in it are read as such.
+    Rendered(String),
     /// Token ids, each below the vocabulary's size.
     Tokens(Vec<u32>),
 }

@@ -6,11 +6,12 @@
 
 use std::time::SystemTime;
 
-use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
+use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig, value::Serde};
 use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::Serialize;
 use time::{OffsetDateTime, format_description::parse_strftime_owned};
 
-use crate::{Error, Message, gguf::Gguf, tokenizer::Tokenizer};
+use crate::{Error, gguf::Gguf, tokenizer::Tokenizer};
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
@@ -53,23 +54,34 @@ impl ChatTemplate {
         }))
     }
 
-    /// The text of a chat, with the beginning of the assistant's turn if `add_generation_prompt`. A
-    /// template that fails, or refuses the messages, is [`Error::Invalid`].
-    pub(crate) fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, Error> {
+    /// Whether it reads the tools it is given.
+    pub(crate) fn takes_tools(&self) -> bool {
+        let template =
+            self.environment.as_ref().ok().and_then(|environment| environment.get_template(NAME).ok());
+        template.is_some_and(|template| template.undeclared_variables(false).contains("tools"))
+    }
+
+    /// The text of a chat, with the beginning of the assistant's turn if `add_generation_prompt`. The
+    /// messages are objects of `role`, `content` and what else the template knows. A template that
+    /// fails, or refuses the messages, is [`Error::Invalid`].
+    pub(crate) fn render(
+        &self,
+        messages: &[impl Serialize],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<String, Error> {
         let invalid =
             |problem: String| Error::Invalid(format!("the model's chat template failed: {problem}"));
         let environment = self.environment.as_ref().map_err(|e| invalid(e.clone()))?;
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => &message.role, content => &message.content })
-            .collect();
+        // Absent, as `transformers` passes none.
+        let tools = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) };
         let context = context! {
-            messages,
+            messages => Value::from(Serde(messages)),
+            tools,
             add_generation_prompt,
             bos_token => &self.bos_token,
             eos_token => &self.eos_token,
             // Present but empty, as `transformers` passes them.
-            tools => (),
             documents => (),
         };
         let template = environment.get_template(NAME).expect("the environment was made with it");
@@ -104,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{gguf::writer::GgufWriter, testing::model};
+    use crate::{Message, gguf::writer::GgufWriter, testing::model};
 
     fn template(source: &str) -> ChatTemplate {
         let mut writer = GgufWriter::new();
@@ -130,11 +142,11 @@ mod tests {
     }
 
     fn check(source: &str, turns: &[(&str, &str)], expected: &str) {
-        assert_eq!(template(source).render(&chat(turns), true).unwrap(), expected);
+        assert_eq!(template(source).render(&chat(turns), &[], true).unwrap(), expected);
     }
 
     fn check_refused(source: &str, turns: &[(&str, &str)], problem: &str) {
-        let error = template(source).render(&chat(turns), true).unwrap_err();
+        let error = template(source).render(&chat(turns), &[], true).unwrap_err();
         assert!(matches!(error, Error::Invalid(_)), "{error}");
         let text = error.to_string();
         assert!(text.starts_with("the model's chat template failed: "), "{text}");
@@ -199,12 +211,12 @@ mod tests {
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
         let template = ChatTemplate::from_gguf(&gguf, &tokenizer).unwrap().unwrap();
         assert_eq!(
-            template.render(&chat(&[("user", "Hi")]), true).unwrap(),
+            template.render(&chat(&[("user", "Hi")]), &[], true).unwrap(),
             "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face\
              <|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
         );
         assert_eq!(
-            template.render(&chat(&[("system", "Be brief."), ("user", "Hi")]), false).unwrap(),
+            template.render(&chat(&[("system", "Be brief."), ("user", "Hi")]), &[], false).unwrap(),
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
         );
     }
@@ -260,7 +272,7 @@ mod tests {
         assert_eq!(strftime("%d %b %Y", time).unwrap(), "26 Jul 2024");
         assert_eq!(strftime("%Y-%m-%d %H:%M", time).unwrap(), "2024-07-26 13:20");
         assert!(strftime("%!", time).is_err());
-        let year = template("{{ strftime_now('%Y') }}").render(&[], true).unwrap();
+        let year = template("{{ strftime_now('%Y') }}").render(&chat(&[]), &[], true).unwrap();
         assert!(year.parse::<u32>().is_ok_and(|year| year >= 2024), "{year}");
     }
 
@@ -290,5 +302,18 @@ mod tests {
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
         let empty = Gguf::of_bytes(&GgufWriter::new().to_bytes()).unwrap();
         assert!(ChatTemplate::from_gguf(&empty, &tokenizer).unwrap().is_none());
+    }
+
+    #[test]
+    fn tools_reach_a_template_that_asks_for_them() {
+        let source =
+            "{% if tools %}{{ tools[0].function.name }}: {% endif %}{{ messages[0].tool_calls[0].id }}";
+        let turn = serde_json::json!({"role": "assistant", "content": "", "tool_calls": [{"id": "call_1"}]});
+        let tool = serde_json::json!({"type": "function", "function": {"name": "add"}});
+        let asking = template(source);
+        assert!(asking.takes_tools());
+        assert_eq!(asking.render(&[&turn], &[tool], true).unwrap(), "add: call_1");
+        assert_eq!(asking.render(&[&turn], &[], true).unwrap(), "call_1");
+        assert!(!template("{{ messages[0].content }}").takes_tools());
     }
 }

@@ -189,9 +189,15 @@ impl Metrics {
         if let Some(from) = from {
             self.cold_start.get_or_create(&ColdLabels { from }).observe(ran.cold_start.as_secs_f64());
         }
-        self.prompt_tokens.inc_by(ran.metrics.prompt_tokens);
-        self.cached_tokens.inc_by(ran.metrics.cached_tokens);
-        self.completion_tokens.inc_by(ran.metrics.completion_tokens);
+        let Ran { metrics, .. } = ran;
+        self.tokens(metrics.prompt_tokens, metrics.cached_tokens, metrics.completion_tokens);
+    }
+
+    /// A model read a prompt, of which the prefix cache had some tokens, and generated others.
+    pub(crate) fn tokens(&self, prompt: u64, cached: u64, completion: u64) {
+        self.prompt_tokens.inc_by(prompt);
+        self.cached_tokens.inc_by(cached);
+        self.completion_tokens.inc_by(completion);
     }
 
     /// Drops a function's series.

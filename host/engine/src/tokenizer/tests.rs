@@ -336,7 +336,7 @@ fn use_all(gguf: &Gguf) {
     }
     let message = crate::Message { role: "user".to_owned(), content: "a".to_owned() };
     if let Ok(Some(template)) = ChatTemplate::from_gguf(gguf, &tokenizer) {
-        let _ = template.render(&[message], true);
+        let _ = template.render(&[message], &[], true);
     }
 }
 

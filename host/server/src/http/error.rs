@@ -219,6 +219,28 @@ impl From<dormouse_runtime::Error> for Error {
     }
 }
 
+impl From<dormouse_engine::Error> for Error {
+    fn from(error: dormouse_engine::Error) -> Self {
+        use dormouse_engine::Error as Engine;
+        let code = match &error {
+            Engine::UnknownModel(_) => Code::NotFound,
+            Engine::Invalid(_) | Engine::TooLong { .. } => Code::InvalidRequest,
+            Engine::Overloaded(_) => Code::Overloaded,
+            Engine::Cancelled => return Self::draining(),
+            // The path and what is wrong with the file are the node's own.
+            Engine::BadModel { .. } => {
+                tracing::error!(%error, "model can't be used");
+                return Self::new(
+                    Code::ModelUnavailable,
+                    "the model's file can't be used; the log has the reason",
+                );
+            }
+            Engine::Failed(reason) => return Self::internal(reason),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use axum::{
 use subtle::ConstantTimeEq;
 use tracing::Instrument;
 
-use super::{Code, Error, body, invoke};
+use super::{Code, Error, body, invoke, openai};
 use crate::{
     prediction::{millis, new_id},
     service::{Phase, Service},
@@ -39,8 +39,9 @@ pub(super) async fn pass(State(service): State<Arc<Service>>, mut request: Reque
         let response = match check(&service, &request) {
             Ok(()) => next.run(request).await,
             Err(error) => {
+                let is_openai = openai::is_route(request.uri().path());
                 body::discard(request.into_body(), &service.config.http).await;
-                error.into_response()
+                if is_openai { openai::Failure::from(error).into_response() } else { error.into_response() }
             }
         };
         let (status, took_ms) = (response.status().as_u16(), millis(arrived.elapsed()));

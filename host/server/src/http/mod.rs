@@ -8,6 +8,7 @@ mod guard;
 mod invoke;
 mod models;
 mod node;
+mod openai;
 mod predictions;
 mod prefer;
 mod sse;
@@ -50,6 +51,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/dead-letters", get(predictions::dead))
         .route("/v1/dead-letters/redrive", post(predictions::redrive))
         .route("/v1/models", get(models::list))
+        .merge(openai::routes())
         .fallback(guard::no_route)
         .method_not_allowed_fallback(guard::no_method)
         .layer(DefaultBodyLimit::disable())

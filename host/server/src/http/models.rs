@@ -7,11 +7,15 @@ use dormouse_engine::catalog;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::Error;
+use super::{Error, openai};
 use crate::service::Service;
 
+/// The list in the form of every dialect that asks for it here.
 #[derive(Debug, Serialize)]
 pub(super) struct ModelList {
+    /// `list`, as OpenAI's clients want it.
+    object: &'static str,
+    data: Vec<openai::ModelItem>,
     models: Vec<ModelItem>,
 }
 
@@ -40,6 +44,7 @@ pub(super) async fn list(State(service): State<Arc<Service>>) -> Result<Json<Mod
         let loaded = service.engine.loaded();
         let stats = service.engine.stats().models;
         let entries = service.catalog.list()?;
+        let data = entries.iter().map(openai::ModelItem::new).collect();
         let models = entries.into_iter().filter_map(|entry| {
             let facts = catalog::inspect(&entry.path)
                 .inspect_err(|error| tracing::warn!(%error, "model can't be read"))
@@ -64,8 +69,7 @@ pub(super) async fn list(State(service): State<Arc<Service>>) -> Result<Json<Mod
                 queued: stats.map_or(0, |stats| stats.queued),
             })
         });
-        Ok(models.collect())
+        Ok(ModelList { object: "list", data, models: models.collect() })
     });
-    let models = read.await.map_err(Error::internal)?.map_err(Error::internal)?;
-    Ok(Json(ModelList { models }))
+    Ok(Json(read.await.map_err(Error::internal)?.map_err(Error::internal)?))
 }

@@ -57,6 +57,11 @@ pub(super) fn event(name: &str, id: Option<u64>, data: &str) -> String {
     format!("event: {name}\n{id}data: {data}\n\n")
 }
 
+/// An event that is nothing but data.
+pub(super) fn data(value: &impl Serialize) -> String {
+    format!("data: {}\n\n", json(value))
+}
+
 /// A value as JSON on one line.
 pub(super) fn json(value: &impl Serialize) -> String {
     one_line(&serde_json::to_string(value).expect("strings and numbers are JSON"))
