@@ -146,6 +146,8 @@ impl Attention<'_> {
 
 /// Running softmax of some rows.
 struct State {
+    /// Positions that each row sees.
+    sees: [Range<usize>; ROWS],
     /// `[rows][D/2]` queries, bf16 pairs, scaled for a softmax of base 2.
     queries: Vec<u32>,
     /// `[rows][D]` sums of weighted values, of the current segment and of all before.
@@ -159,6 +161,7 @@ struct State {
 impl State {
     const fn new() -> Self {
         Self {
+            sees: [const { 0..0 }; ROWS],
             queries: Vec::new(),
             values: [Vec::new(), Vec::new()],
             max: [[LOWEST; ROWS]; 2],
@@ -292,7 +295,8 @@ fn load_queries<S: Simd>(simd: S, all: &Attention<'_>, task: &Task, state: &mut 
     let pairs = all.width() / 2;
     state.queries.resize(task.rows.len() * pairs, 0);
     let scale = scale * std::f32::consts::LOG2_E;
-    for (row, to) in task.rows.clone().zip(state.queries.chunks_exact_mut(pairs)) {
+    for (i, (row, to)) in task.rows.clone().zip(state.queries.chunks_exact_mut(pairs)).enumerate() {
+        state.sees[i] = all.sees(task.span, row);
         let t = all.batch.spans[task.span].rows.start + row / group;
         let start = t * columns + (task.kv_head * group + row % group) * size;
         let q = &all.qkv[start..start + size];
@@ -349,15 +353,19 @@ fn step<S: Simd, const R: usize>(simd: S, args: StepArgs<'_>, state: &mut State)
     let queries = &state.queries[row * width / 2..(row + R) * width / 2];
 
     let mut scores = [[simd.splat(f32::NEG_INFINITY); R]; BLOCKS];
-    for (b, (block, scores)) in blocks.iter().zip(&mut scores).enumerate() {
-        let page = all.cache.page(*block, all.layer, task.kv_head);
-        *scores = score::<S, R>(simd, page, queries, width / 2);
-        let position = position + b * BLOCK_TOKENS;
-        for (r, score) in scores.iter_mut().enumerate() {
-            let sees = all.sees(task.span, task.rows.start + row + r);
-            if sees.start > position || sees.end < position + BLOCK_TOKENS {
-                let (from, to) = (sees.start as i32 - position as i32, sees.end as i32 - position as i32);
-                *score = simd.within(*score, from, to, f32::NEG_INFINITY);
+    for (blocks, scores) in blocks.chunks(2).zip(scores.as_chunks_mut::<2>().0) {
+        // An odd last block is scored twice; the second scores aren't taken.
+        let pages =
+            [blocks[0], blocks[blocks.len() - 1]].map(|block| all.cache.page(block, all.layer, task.kv_head));
+        let both = score::<S, R>(simd, pages, queries, width / 2);
+        scores[..blocks.len()].copy_from_slice(&both[..blocks.len()]);
+    }
+    for (r, sees) in state.sees[row..row + R].iter().enumerate() {
+        if sees.start > position || sees.end < position + blocks.len() * BLOCK_TOKENS {
+            for b in 0..blocks.len() {
+                let position = (position + b * BLOCK_TOKENS) as i32;
+                let (from, to) = (sees.start as i32 - position, sees.end as i32 - position);
+                scores[b][r] = simd.within(scores[b][r], from, to, f32::NEG_INFINITY);
             }
         }
     }
@@ -391,14 +399,21 @@ fn step<S: Simd, const R: usize>(simd: S, args: StepArgs<'_>, state: &mut State)
     }
 }
 
-/// Scores of a page's 16 positions for `R` queries of `pairs` pairs.
+/// Scores of two pages' positions for `R` queries of `pairs` pairs.
 #[inline(always)]
-fn score<S: Simd, const R: usize>(simd: S, page: Page<'_>, queries: &[u32], pairs: usize) -> [S::F32; R] {
-    let mut scores = [simd.splat(0.0); R];
-    let keys: &[[u8; 64]] = page.keys.as_chunks().0;
-    for (i, keys) in keys[..pairs].iter().enumerate() {
+fn score<S: Simd, const R: usize>(
+    simd: S,
+    pages: [Page<'_>; 2],
+    queries: &[u32],
+    pairs: usize,
+) -> [[S::F32; R]; 2] {
+    let mut scores = [[simd.splat(0.0); R]; 2];
+    let keys: [&[[u8; 64]]; 2] = [pages[0].keys.as_chunks().0, pages[1].keys.as_chunks().0];
+    for (i, (first, second)) in keys[0][..pairs].iter().zip(&keys[1][..pairs]).enumerate() {
         for r in 0..R {
-            scores[r] = simd.dot_bf16(scores[r], keys, queries[r * pairs + i]);
+            let q = queries[r * pairs + i];
+            scores[0][r] = simd.dot_bf16(scores[0][r], first, q);
+            scores[1][r] = simd.dot_bf16(scores[1][r], second, q);
         }
     }
     scores
