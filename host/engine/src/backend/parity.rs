@@ -47,6 +47,26 @@ macro_rules! parity_suite {
 
 parity_suite!(cpu, cpu_backends());
 
+/// What the kernels promise: integers and f32 sums in one order, whatever the instructions are.
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let mut backends = cpu_backends().into_iter();
+    let (first, mut expected) = backends.next().unwrap();
+    for (name, mut found) in backends {
+        for dtype in DType::ALL {
+            let parts = [Owned::noise(dtype, 53, 512, 31)];
+            let same = linear(&mut found, &parts, 37, true) == linear(&mut expected, &parts, 37, true);
+            assert!(same, "{dtype} on {name} and {first}");
+        }
+        for size in [16, 48, 64, 128] {
+            let conversation =
+                Conversation::new(heads(6, 2, size), &[&[90, 3], &[1, 1], &[230, 1], &[1, 17]]);
+            let same = conversation.outputs(&mut found) == conversation.outputs(&mut expected);
+            assert!(same, "heads of {size} on {name} and {first}");
+        }
+    }
+}
+
 /// Every instruction set of this machine, alone and with threads.
 fn cpu_backends() -> Vec<(String, super::cpu::Cpu)> {
     let sets = super::cpu::Isa::available().into_iter();
@@ -423,8 +443,8 @@ fn a_row_has_the_same_bits_in_every_batch<B: Backend>(mut backend: B) {
 }
 
 fn attention_has_the_same_bits_however_a_prompt_is_cut<B: Backend>(mut backend: B) {
-    for window in [None, Some(70)] {
-        let heads = Heads { window, ..heads(6, 2, 32) };
+    for (window, size) in [(None, 32), (Some(70), 32), (None, 64)] {
+        let heads = Heads { window, ..heads(6, 2, size) };
         let whole = Conversation::new(heads, &[&[600, 40]]).outputs(&mut backend);
         let cuts: [&[&[usize]]; 3] = [
             &[&[1, 1], &[5, 0], &[250, 39], &[1, 0], &[1, 0], &[342, 0]],
@@ -433,7 +453,7 @@ fn attention_has_the_same_bits_however_a_prompt_is_cut<B: Backend>(mut backend: 
         ];
         for steps in cuts {
             let cut = Conversation::new(heads, steps).outputs(&mut backend);
-            assert!(cut == whole, "window {window:?}, steps {steps:?}");
+            assert!(cut == whole, "window {window:?}, heads of {size}, steps {steps:?}");
         }
     }
 }

@@ -8,8 +8,8 @@
 //! values  [8][D][2]      pair i: positions 2i and 2i + 1 of D elements, lane = element
 //! ```
 //!
-//! Both are what a bf16 dot product takes: pairs that are multiplied and added. Values at positions
-//! behind the last stored one are finite, as they are multiplied with weights of 0.
+//! Of 64 bytes, a shift makes one vector of f32 and a mask another. Values at positions behind the last
+//! stored one are finite, as they are multiplied with weights of 0.
 
 use super::{memory::Memory, simd::LANES, split::Split};
 use crate::{

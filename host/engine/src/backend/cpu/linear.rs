@@ -1,7 +1,9 @@
 //! Matrix times activations, with what follows done before the sums leave their registers.
 //!
-//! One kernel serves decode, batches and prefill: a chunk is some pairs of panels, and each pair is
-//! read once from memory and multiplied with every tile of rows while it is in the cache.
+//! One kernel serves decode, batches and prefill. It takes panels by pairs: two neighbours of a matrix,
+//! or one of the gate and one of the up half of a gated layer. Each pair is read once from memory and
+//! multiplied with every tile of rows while it is in the cache. A matrix unit, where there is one,
+//! takes the wide tiles.
 
 use std::{marker::PhantomData, ops::Range};
 
@@ -9,10 +11,11 @@ use super::{
     math,
     panels::Panels,
     pool::Pool,
-    rows::{Rows, Tile, tiles},
-    simd::{Isa, Kernel, LANES, Simd},
+    rows::{Rows, Tile},
+    simd::{Amx, Isa, Kernel, LANES, Simd},
     split::Split,
     weights::{Weights, with_weights},
+    wide::{self, Unpacked},
 };
 use crate::backend::Activation;
 
@@ -33,9 +36,11 @@ pub(super) enum Finish<'a> {
     Store(Option<&'a [f32]>),
     /// `y += sum`.
     Add,
+    /// `y = act(gate's sum) * up's sum`.
+    Gate(Activation),
 }
 
-/// `y[t, first + n] = sum_k rows[t,k] * w[n,k]` or as `finish` says.
+/// `y[t, first + n] = sum_k rows[t,k] * w[n,k]` or as `finish` says, which isn't `Gate`.
 pub(super) fn linear(
     isa: Isa,
     pool: &Pool,
@@ -45,16 +50,8 @@ pub(super) fn linear(
     first: usize,
     y: &mut Output<'_>,
 ) {
-    assert_eq!(rows.columns(), w.columns(), "columns of the activations and of the matrix");
-    assert!(first + w.rows() <= y.columns, "columns of the output");
-    assert!(y.values.len() >= rows.count() * y.columns, "rows of the output");
-    let (columns, y) = (y.columns, Split::new(y.values));
-    let pairs = w.count().div_ceil(2);
-    let plan = Plan::new(pairs, 2 * w.panel_bytes() * rows.count(), pool.threads());
-    with_weights!(w.dtype(), W => pool.run(plan.chunks, &|chunk| {
-        let pairs = plan.items(chunk);
-        isa.run(Linear::<W> { rows, w, pairs, finish, first, columns, y: &y, weights: PhantomData });
-    }));
+    assert!(!matches!(finish, Finish::Gate(_)), "a gate has two halves");
+    run(isa, pool, rows, Pairs::Neighbours(w), finish, first, y);
 }
 
 /// `h[t,n] = act(sum_k rows[t,k] * gate[n,k]) * sum_k rows[t,k] * up[n,k]`; `gate` and `up` have the
@@ -68,14 +65,73 @@ pub(super) fn gated(
     h: &mut Output<'_>,
 ) {
     assert_eq!((gate.rows(), gate.columns(), gate.dtype()), (up.rows(), up.columns(), up.dtype()));
-    assert_eq!(rows.columns(), gate.columns(), "columns of the activations and of the matrix");
-    assert!(gate.rows() <= h.columns && h.values.len() >= rows.count() * h.columns, "size of the output");
-    let (columns, h) = (h.columns, Split::new(h.values));
-    let plan = Plan::new(gate.count(), 2 * gate.panel_bytes() * rows.count(), pool.threads());
-    with_weights!(gate.dtype(), W => pool.run(plan.chunks, &|chunk| {
-        let panels = plan.items(chunk);
-        isa.run(Gated::<W> { rows, gate, up, panels, activation, columns, h: &h, weights: PhantomData });
+    run(isa, pool, rows, Pairs::Halves(gate, up), Finish::Gate(activation), 0, h);
+}
+
+fn run(
+    isa: Isa,
+    pool: &Pool,
+    rows: &Rows,
+    pairs: Pairs<'_>,
+    finish: Finish<'_>,
+    first: usize,
+    y: &mut Output<'_>,
+) {
+    let w = pairs.matrix();
+    assert_eq!(rows.columns(), w.columns(), "columns of the activations and of the matrix");
+    assert!(first + w.rows() <= y.columns, "columns of the output");
+    assert!(y.values.len() >= rows.count() * y.columns, "rows of the output");
+    let (columns, y) = (y.columns, Split::new(y.values));
+    let sink = Sink { finish, rows: w.rows(), first, columns, y: &y };
+    let plan = Plan::new(pairs.count(), 2 * w.panel_bytes() * rows.count(), pool.threads());
+    with_weights!(w.dtype(), W => pool.run(plan.chunks, &|chunk| {
+        wide::with_memory(|memory| {
+            let items = plan.items(chunk);
+            isa.run(Chunk::<W> { rows, pairs, items, unit: isa.amx(), memory, sink, weights: PhantomData });
+        });
     }));
+}
+
+/// How panels pair.
+#[derive(Clone, Copy)]
+enum Pairs<'a> {
+    /// Panels `2i` and `2i + 1`; a last one without a neighbour pairs with itself.
+    Neighbours(&'a Panels),
+    /// Panel `i` of both.
+    Halves(&'a Panels, &'a Panels),
+}
+
+impl<'a> Pairs<'a> {
+    fn count(self) -> usize {
+        match self {
+            Self::Neighbours(w) => w.count().div_ceil(2),
+            Self::Halves(gate, _) => gate.count(),
+        }
+    }
+
+    /// The matrix, or the first half.
+    fn matrix(self) -> &'a Panels {
+        match self {
+            Self::Neighbours(w) | Self::Halves(w, _) => w,
+        }
+    }
+
+    /// Indices of a pair's panels.
+    #[inline(always)]
+    fn indices(self, pair: usize) -> [usize; 2] {
+        match self {
+            Self::Neighbours(w) => [2 * pair, (2 * pair + 1).min(w.count() - 1)],
+            Self::Halves(..) => [pair; 2],
+        }
+    }
+
+    #[inline(always)]
+    fn panels(self, [a, b]: [usize; 2]) -> [&'a [u8]; 2] {
+        match self {
+            Self::Neighbours(w) => [w.panel(a), w.panel(b)],
+            Self::Halves(gate, up) => [gate.panel(a), up.panel(b)],
+        }
+    }
 }
 
 /// How a job's items are cut into chunks.
@@ -97,114 +153,117 @@ impl Plan {
     }
 }
 
-/// A chunk of [`linear`].
-struct Linear<'a, W> {
+/// Some pairs of panels times all rows.
+struct Chunk<'a, W> {
     rows: &'a Rows,
-    w: &'a Panels,
-    pairs: Range<usize>,
+    pairs: Pairs<'a>,
+    items: Range<usize>,
+    unit: Option<Amx>,
+    memory: &'a mut [Unpacked; 2],
+    sink: Sink<'a>,
+    weights: PhantomData<W>,
+}
+
+impl<W: Weights> Kernel for Chunk<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { rows, pairs, items, unit, memory, sink, .. } = self;
+        let tiles = rows.tiles(W::QUANTIZED);
+        for pair in items {
+            let indices = pairs.indices(pair);
+            let panels = pairs.panels(indices);
+            if S::MAY_HAVE_UNIT
+                && let Some(unit) = unit
+                && tiles[0].is_wide
+            {
+                W::unpack(simd, panels[0], &mut memory[0]);
+                W::unpack(simd, panels[1], &mut memory[1]);
+                multiply_wide::<W, S, 16>(simd, unit, rows, indices, memory, sink);
+                multiply_wide::<W, S, 8>(simd, unit, rows, indices, memory, sink);
+            }
+            for &tile in tiles {
+                match tile.width {
+                    _ if tile.is_wide => {}
+                    1 => sink.put(simd, indices, tile, &W::multiply::<S, 1>(simd, panels, rows, tile)),
+                    2 => sink.put(simd, indices, tile, &W::multiply::<S, 2>(simd, panels, rows, tile)),
+                    4 => sink.put(simd, indices, tile, &W::multiply::<S, 4>(simd, panels, rows, tile)),
+                    _ => sink.put(simd, indices, tile, &W::multiply::<S, 8>(simd, panels, rows, tile)),
+                }
+            }
+        }
+    }
+}
+
+/// A pair times the matrix unit's tiles of `T` rows.
+#[inline(always)]
+fn multiply_wide<W: Weights, S: Simd, const T: usize>(
+    simd: S,
+    unit: Amx,
+    rows: &Rows,
+    indices: [usize; 2],
+    panels: &[Unpacked; 2],
+    sink: Sink<'_>,
+) {
+    let mut configured = None;
+    for &tile in rows.tiles(W::QUANTIZED) {
+        if tile.is_wide && tile.width == T {
+            let unit = &*configured.get_or_insert_with(|| unit.tiles::<T>(W::UNIT_COLUMNS));
+            let first = W::multiply_wide::<S, T>(simd, unit, &panels[0], rows, tile);
+            let second = W::multiply_wide::<S, T>(simd, unit, &panels[1], rows, tile);
+            sink.put(simd, indices, tile, &[first, second]);
+        }
+    }
+}
+
+/// Where sums go.
+#[derive(Clone, Copy)]
+struct Sink<'a> {
     finish: Finish<'a>,
+    /// Rows of the matrix.
+    rows: usize,
+    /// Column of the matrix's first row.
     first: usize,
     columns: usize,
     y: &'a Split<'a, f32>,
-    weights: PhantomData<W>,
 }
 
-impl<W: Weights> Kernel for Linear<'_, W> {
-    type Output = ();
-
+impl Sink<'_> {
+    /// Takes the sums of a pair of panels with the rows of a tile.
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for pair in self.pairs.clone() {
-            for tile in tiles(self.rows.count()) {
-                match tile.rows {
-                    1 => self.pair::<S, 1>(simd, pair, tile),
-                    2 => self.pair::<S, 2>(simd, pair, tile),
-                    4 => self.pair::<S, 4>(simd, pair, tile),
-                    _ => self.pair::<S, 8>(simd, pair, tile),
-                }
+    fn put<S: Simd, const T: usize>(self, simd: S, [a, b]: [usize; 2], tile: Tile, sums: &[[S::F32; T]; 2]) {
+        // A loop of `T` turns is unrolled, which keeps sums in registers.
+        for (t, (&first, &second)) in sums[0].iter().zip(&sums[1]).enumerate() {
+            if t >= tile.rows {
+                return;
+            }
+            if let Finish::Gate(activation) = self.finish {
+                let value = simd.mul(math::activate(simd, activation, first), second);
+                self.put_row(simd, a, tile.first + t, value);
+                continue;
+            }
+            self.put_row(simd, a, tile.first + t, first);
+            if b != a {
+                self.put_row(simd, b, tile.first + t, second);
             }
         }
     }
-}
 
-impl<W: Weights> Linear<'_, W> {
+    /// Takes a panel's results with row `t`.
     #[inline(always)]
-    fn pair<S: Simd, const T: usize>(&self, simd: S, pair: usize, tile: Tile) {
-        let indices = [2 * pair, (2 * pair + 1).min(self.w.count() - 1)];
-        let panels = [self.w.panel(indices[0]), self.w.panel(indices[1])];
-        let sums = W::multiply::<S, T>(simd, panels, self.rows, tile);
-        self.finish::<S, T>(simd, indices[0], tile, &sums[0]);
-        // Of an odd number of panels the last is multiplied twice but written once.
-        if indices[1] != indices[0] {
-            self.finish::<S, T>(simd, indices[1], tile, &sums[1]);
-        }
-    }
-
-    #[inline(always)]
-    fn finish<S: Simd, const T: usize>(&self, simd: S, panel: usize, tile: Tile, sums: &[S::F32; T]) {
+    fn put_row<S: Simd>(self, simd: S, panel: usize, t: usize, mut value: S::F32) {
         let n = panel * LANES;
-        let width = LANES.min(self.w.rows() - n);
-        for (t, &sum) in sums.iter().enumerate() {
-            let start = (tile.first + t) * self.columns + self.first + n;
-            #[expect(unsafe_code, reason = "threads share the output")]
-            // SAFETY: panels have columns of their own and each is in one chunk.
-            let to = unsafe { self.y.part(start..start + width) };
-            match self.finish {
-                Finish::Store(None) => store(simd, sum, to),
-                Finish::Store(Some(bias)) => {
-                    let bias = load(simd, &bias[n..n + width]);
-                    store(simd, simd.add(sum, bias), to);
-                }
-                Finish::Add => store(simd, simd.add(load(simd, to), sum), to),
-            }
+        let start = t * self.columns + self.first + n;
+        #[expect(unsafe_code, reason = "threads share the output")]
+        // SAFETY: panels have columns of their own, and each is in one chunk.
+        let to = unsafe { self.y.part(start..start + LANES.min(self.rows - n)) };
+        match self.finish {
+            Finish::Store(Some(bias)) => value = simd.add(value, load(simd, &bias[n..n + to.len()])),
+            Finish::Add => value = simd.add(load(simd, to), value),
+            Finish::Store(None) | Finish::Gate(_) => {}
         }
-    }
-}
-
-/// A chunk of [`gated`].
-struct Gated<'a, W> {
-    rows: &'a Rows,
-    gate: &'a Panels,
-    up: &'a Panels,
-    panels: Range<usize>,
-    activation: Activation,
-    columns: usize,
-    h: &'a Split<'a, f32>,
-    weights: PhantomData<W>,
-}
-
-impl<W: Weights> Kernel for Gated<'_, W> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for panel in self.panels.clone() {
-            for tile in tiles(self.rows.count()) {
-                match tile.rows {
-                    1 => self.panel::<S, 1>(simd, panel, tile),
-                    2 => self.panel::<S, 2>(simd, panel, tile),
-                    4 => self.panel::<S, 4>(simd, panel, tile),
-                    _ => self.panel::<S, 8>(simd, panel, tile),
-                }
-            }
-        }
-    }
-}
-
-impl<W: Weights> Gated<'_, W> {
-    #[inline(always)]
-    fn panel<S: Simd, const T: usize>(&self, simd: S, panel: usize, tile: Tile) {
-        let panels = [self.gate.panel(panel), self.up.panel(panel)];
-        let [gate, up] = W::multiply::<S, T>(simd, panels, self.rows, tile);
-        let n = panel * LANES;
-        let width = LANES.min(self.gate.rows() - n);
-        for t in 0..T {
-            let start = (tile.first + t) * self.columns + n;
-            #[expect(unsafe_code, reason = "threads share the output")]
-            // SAFETY: panels have columns of their own and each is in one chunk.
-            let to = unsafe { self.h.part(start..start + width) };
-            store(simd, simd.mul(math::activate(simd, self.activation, gate[t]), up[t]), to);
-        }
+        store(simd, value, to);
     }
 }
 

@@ -20,6 +20,7 @@ mod rows;
 mod simd;
 mod split;
 mod weights;
+mod wide;
 
 use std::{cell::Cell, sync::Arc};
 

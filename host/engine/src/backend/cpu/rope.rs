@@ -166,18 +166,18 @@ fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], pairs: RopePairs) {
 /// Writes a position's key and value.
 #[inline(always)]
 fn store<S: Simd>(simd: S, layout: Layout, bytes: &Split<'_, u8>, place: Place, k: &[f32], v: &[f32]) {
-    let mut pairs = [0; HEAD_MAX / 2];
+    let mut pairs = [[0; 4]; HEAD_MAX / 2];
     let pairs = &mut pairs[..layout.width() / 2];
     to_pairs(simd, k, pairs);
     let start = layout.key_pair(place, 0);
     for (i, pair) in pairs.iter().enumerate() {
-        put(bytes, start + i * BLOCK_TOKENS * 4, pair.to_le_bytes());
+        put(bytes, start + i * BLOCK_TOKENS * 4, *pair);
     }
     to_pairs(simd, v, pairs);
     let start = layout.value(place, 0);
-    for (i, pair) in pairs.iter().enumerate() {
-        put(bytes, start + 8 * i, (*pair as u16).to_le_bytes());
-        put(bytes, start + 8 * i + 4, ((pair >> 16) as u16).to_le_bytes());
+    for (i, [a, b, c, d]) in pairs.iter().enumerate() {
+        put(bytes, start + 8 * i, [*a, *b]);
+        put(bytes, start + 8 * i + 4, [*c, *d]);
     }
 }
 
@@ -190,11 +190,11 @@ fn clear(layout: Layout, bytes: &Split<'_, u8>, place: Place) {
     }
 }
 
-/// Values as bf16, two to a word, with zeros behind.
+/// Values as bf16, two by two, with zeros behind.
 #[inline(always)]
-pub(super) fn to_pairs<S: Simd>(simd: S, values: &[f32], pairs: &mut [u32]) {
+fn to_pairs<S: Simd>(simd: S, values: &[f32], pairs: &mut [[u8; 4]]) {
     let (chunks, tail) = values.as_chunks();
-    let (to, rest) = pairs.as_chunks_mut();
+    let (to, rest) = pairs.as_flattened_mut().as_chunks_mut();
     debug_assert!(rest.is_empty(), "whole vectors of pairs");
     for (chunk, to) in chunks.iter().zip(to.iter_mut()) {
         *to = simd.to_bf16(simd.load(chunk));

@@ -1,7 +1,8 @@
 //! Activations as the kernels multiply them: normalised, quantised, tiled.
 //!
-//! A step's rows are cut into tiles of 8, 4, 2 or 1 rows. For quantised weights, a tile is one record
-//! for each 32 columns, of 12 words for each of its `T` rows:
+//! A step's rows are cut into tiles of 8, 4, 2 or 1 rows, and of 16 or 8 where a matrix unit takes
+//! them. For quantised weights, a tile is one record for each 32 columns, of 12 words for each of its
+//! `T` rows:
 //!
 //! ```text
 //! codes   [T][8]  4 signed bytes each: x ~ scale * code, code in -127..=127
@@ -10,7 +11,8 @@
 //! sums    [2][T]  i32: sums of the codes of columns 0..16 and 16..32
 //! ```
 //!
-//! For float weights it is the values, `[K][T]` f32. A row's values don't depend on its tile.
+//! For float weights it is the values, `[K][T]` f32. A row's values don't depend on its tile. A tile of
+//! the matrix unit may be wider than it has rows; the others are zero.
 
 use super::{
     format::BLOCK,
@@ -19,33 +21,58 @@ use super::{
     split::Split,
 };
 
-/// The most rows of a tile.
-pub(super) const TILE_ROWS: usize = 8;
-
 /// Words that a row takes in a record.
 pub(super) const RECORD_WORDS: usize = 12;
 
 /// Values below which one thread is faster than two.
 const SERIAL_VALUES: usize = 8192;
 
+/// Values behind the last: a matrix unit reads four records of 16 rows at a time, of which three may
+/// not be there (their weights are zero).
+const SPARE_VALUES: usize = 3 * 16 * RECORD_WORDS;
+
 /// Rows that are multiplied together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tile {
     /// Its first row.
     pub(super) first: usize,
-    /// How many: 1, 2, 4 or 8.
+    /// How many there are.
     pub(super) rows: usize,
+    /// How many it has room for, `T` of its layout.
+    pub(super) width: usize,
+    /// Room that tiles before it take, in rows.
+    place: usize,
+    /// Whether the matrix unit takes it.
+    pub(super) is_wide: bool,
 }
 
-/// The tiles of `rows` rows: as few as there can be, largest first.
-pub(super) fn tiles(rows: usize) -> impl Iterator<Item = Tile> {
-    let mut first = 0;
-    std::iter::from_fn(move || {
+impl Tile {
+    fn end(self) -> usize {
+        self.place + self.width
+    }
+}
+
+/// Writes the tiles of `rows` rows: as few as there can be, largest first.
+fn cut(rows: usize, has_matrix_unit: bool, tiles: &mut Vec<Tile>) {
+    tiles.clear();
+    let (mut first, mut place) = (0, 0);
+    while first < rows {
         let left = rows - first;
-        let rows = [TILE_ROWS, 4, 2, 1].into_iter().find(|&rows| rows <= left)?;
+        // The unit takes as long for a tile with few rows as for a full one: as long as a vector
+        // kernel for some five rows, or some eleven of a tile of 16.
+        let (width, is_wide) = match left {
+            12.. if has_matrix_unit => (16, true),
+            6.. if has_matrix_unit => (8, true),
+            8.. => (8, false),
+            4.. => (4, false),
+            2.. => (2, false),
+            _ => (1, false),
+        };
+        let rows = left.min(width);
+        tiles.push(Tile { first, rows, width, place, is_wide });
         first += rows;
-        Some(Tile { first: first - rows, rows })
-    })
+        place += width;
+    }
 }
 
 /// Which forms of the rows the weights want.
@@ -73,49 +100,37 @@ pub(super) struct Source<'a> {
 pub(super) struct Rows {
     count: usize,
     columns: usize,
-    words: Vec<i32>,
-    floats: Vec<f32>,
+    quantized: Tiled<i32>,
+    float: Tiled<f32>,
+}
+
+/// One form of the rows.
+#[derive(Default)]
+struct Tiled<T> {
+    tiles: Vec<Tile>,
+    values: Vec<T>,
 }
 
 impl Rows {
     /// Makes room for `rows` rows of at most so many values in each form.
     pub(super) fn reserve(&mut self, rows: usize, quantized_columns: usize, float_columns: usize) {
-        let words = rows * quantized_columns / BLOCK * RECORD_WORDS;
-        self.words.reserve(words.saturating_sub(self.words.len()));
-        self.floats.reserve((rows * float_columns).saturating_sub(self.floats.len()));
+        // A last tile may have room for four rows more than there are.
+        self.quantized.reserve(rows + 4, quantized_columns / BLOCK * RECORD_WORDS);
+        self.float.reserve(rows, float_columns);
     }
 
     /// Normalises, quantises and tiles `count` rows.
     pub(super) fn prepare(&mut self, isa: Isa, pool: &Pool, count: usize, source: Source<'_>, forms: Forms) {
-        let columns = source.columns;
-        (self.count, self.columns) = (count, columns);
-        let words_per_row = if forms.quantized { columns / BLOCK * RECORD_WORDS } else { 0 };
-        let floats_per_row = if forms.float { columns } else { 0 };
-        self.words.resize(count * words_per_row, 0);
-        self.floats.resize(count * floats_per_row, 0.0);
-        let (words, floats) = (Split::new(&mut self.words), Split::new(&mut self.floats));
-        let one = |tile: Tile| {
-            let end = tile.first + tile.rows;
-            #[expect(unsafe_code, reason = "threads share the memory")]
-            // SAFETY: tiles don't share rows, and each is prepared once.
-            let (words, floats) = unsafe {
-                (
-                    words.part(tile.first * words_per_row..end * words_per_row),
-                    floats.part(tile.first * floats_per_row..end * floats_per_row),
-                )
-            };
-            isa.run(Prepare { source, tile, words, floats });
-        };
-        if count * columns <= SERIAL_VALUES {
-            tiles(count).for_each(one);
-        } else {
-            let whole = count / TILE_ROWS;
-            pool.run(whole + 1, &|chunk| {
-                if chunk < whole {
-                    return one(Tile { first: chunk * TILE_ROWS, rows: TILE_ROWS });
-                }
-                tiles(count).skip(whole).for_each(one);
-            });
+        (self.count, self.columns) = (count, source.columns);
+        let is_small = count * source.columns <= SERIAL_VALUES;
+        if forms.quantized {
+            cut(count, isa.amx().is_some(), &mut self.quantized.tiles);
+            let per_row = source.columns / BLOCK * RECORD_WORDS;
+            self.quantized.fill(pool, is_small, per_row, &|tile, to| isa.run(Quantize { source, tile, to }));
+        }
+        if forms.float {
+            cut(count, false, &mut self.float.tiles);
+            self.float.fill(pool, is_small, source.columns, &|tile, to| isa.run(Copy { source, tile, to }));
         }
     }
 
@@ -129,47 +144,114 @@ impl Rows {
         self.columns
     }
 
-    /// The records of a tile, one after the other.
+    /// The tiles of the quantised form, or of the other.
+    #[inline(always)]
+    pub(super) fn tiles(&self, quantized: bool) -> &[Tile] {
+        if quantized { &self.quantized.tiles } else { &self.float.tiles }
+    }
+
+    /// The records of a tile of the quantised form, one after the other.
     #[inline(always)]
     pub(super) fn records(&self, tile: Tile) -> &[i32] {
-        let words = self.columns / BLOCK * RECORD_WORDS;
-        &self.words[tile.first * words..(tile.first + tile.rows) * words]
+        let per_row = self.columns / BLOCK * RECORD_WORDS;
+        &self.quantized.values[tile.place * per_row..tile.end() * per_row]
     }
 
-    /// The values of a tile, column by column.
+    /// The records of a tile and of whatever follows, at least three more.
+    #[inline(always)]
+    pub(super) fn records_from(&self, tile: Tile) -> &[i32] {
+        &self.quantized.values[tile.place * (self.columns / BLOCK * RECORD_WORDS)..]
+    }
+
+    /// The values of a tile of the float form, column by column.
     #[inline(always)]
     pub(super) fn floats(&self, tile: Tile) -> &[f32] {
-        &self.floats[tile.first * self.columns..(tile.first + tile.rows) * self.columns]
+        &self.float.values[tile.place * self.columns..tile.end() * self.columns]
     }
 }
 
-/// Fills a tile.
-struct Prepare<'a> {
-    source: Source<'a>,
-    tile: Tile,
-    /// Empty if the form isn't wanted, as is `floats`.
-    words: &'a mut [i32],
-    floats: &'a mut [f32],
+impl<T: Send + Clone + Default> Tiled<T> {
+    fn reserve(&mut self, rows: usize, per_row: usize) {
+        self.tiles.reserve(rows.saturating_sub(self.tiles.len()));
+        self.values.reserve((rows * per_row + SPARE_VALUES).saturating_sub(self.values.len()));
+    }
+
+    /// Calls `one` with every tile and its values, of which a row of room has `per_row`.
+    fn fill(&mut self, pool: &Pool, is_small: bool, per_row: usize, one: &(dyn Fn(Tile, &mut [T]) + Sync)) {
+        let room = self.tiles.last().map_or(0, |tile| tile.end());
+        self.values.resize(room * per_row + SPARE_VALUES, T::default());
+        let (tiles, values) = (&self.tiles, Split::new(&mut self.values));
+        let fill = |index: usize| {
+            let tile = tiles[index];
+            #[expect(unsafe_code, reason = "threads share the memory")]
+            // SAFETY: tiles have places of their own, and each is filled once.
+            one(tile, unsafe { values.part(tile.place * per_row..tile.end() * per_row) });
+        };
+        if is_small {
+            (0..tiles.len()).for_each(fill);
+        } else {
+            pool.run(tiles.len(), &fill);
+        }
+    }
 }
 
-impl Kernel for Prepare<'_> {
+impl<'a> Source<'a> {
+    /// Row `row`, and the factor and gain of its norm.
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, row: usize) -> (&'a [f32], Option<(f32, &'a [f32])>) {
+        let row = match self.gather {
+            Some(gather) => gather[row] as usize,
+            None => row,
+        };
+        let x = &self.x[row * self.columns..][..self.columns];
+        // No closure: it would be compiled without the instruction set.
+        match self.norm {
+            Some((gain, epsilon)) => (x, Some((inverse_rms(simd, x, epsilon), gain))),
+            None => (x, None),
+        }
+    }
+}
+
+/// Fills the records of a tile.
+struct Quantize<'a> {
+    source: Source<'a>,
+    tile: Tile,
+    to: &'a mut [i32],
+}
+
+impl Kernel for Quantize<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { source, tile, words, floats } = self;
+        let Self { source, tile, to } = self;
+        if tile.rows < tile.width {
+            to.fill(0);
+        }
         for t in 0..tile.rows {
-            let row = tile.first + t;
-            let row = source.gather.map_or(row, |gather| gather[row] as usize);
-            let x = &source.x[row * source.columns..][..source.columns];
-            let scale = source.norm.map(|(gain, epsilon)| (inverse_rms(simd, x, epsilon), gain));
-            if !words.is_empty() {
-                quantize_row(simd, x, scale, words, t, tile.rows);
-            }
-            if !floats.is_empty() {
-                for (k, (x, to)) in x.iter().zip(floats.chunks_exact_mut(tile.rows)).enumerate() {
-                    to[t] = scale.map_or(*x, |(scale, gain)| x * scale * gain[k]);
-                }
+            let (x, norm) = source.row(simd, tile.first + t);
+            quantize_row(simd, x, norm, to, t, tile.width);
+        }
+    }
+}
+
+/// Fills a tile of the float form.
+struct Copy<'a> {
+    source: Source<'a>,
+    tile: Tile,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Copy<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { source, tile, to } = self;
+        for t in 0..tile.rows {
+            let (x, norm) = source.row(simd, tile.first + t);
+            for (k, (x, to)) in x.iter().zip(to.chunks_exact_mut(tile.width)).enumerate() {
+                to[t] = norm.map_or(*x, |(factor, gain)| x * factor * gain[k]);
             }
         }
     }
@@ -237,16 +319,33 @@ fn magnitude<S: Simd>(simd: S, v: S::F32) -> S::F32 {
 mod tests {
     use super::*;
 
+    fn tiles(rows: usize, has_matrix_unit: bool) -> Vec<Tile> {
+        let mut tiles = Vec::new();
+        cut(rows, has_matrix_unit, &mut tiles);
+        tiles
+    }
+
     #[test]
-    fn tiles_cover_all_rows_in_order() {
-        for rows in 0..40 {
-            let mut next = 0;
-            for tile in tiles(rows) {
-                assert_eq!(tile.first, next);
-                next += tile.rows;
+    fn tiles_cover_all_rows_in_order_and_do_not_share_room() {
+        for (rows, has_matrix_unit) in (0..60).flat_map(|rows| [(rows, false), (rows, true)]) {
+            let (mut row, mut place) = (0, 0);
+            for tile in tiles(rows, has_matrix_unit) {
+                assert_eq!((tile.first, tile.place), (row, place));
+                assert!(tile.rows <= tile.width && (tile.is_wide || tile.rows == tile.width), "{tile:?}");
+                row += tile.rows;
+                place += tile.width;
             }
-            assert_eq!(next, rows);
+            assert_eq!(row, rows);
+            assert!(place <= rows + 4, "{rows} rows take room for {place}");
         }
-        assert_eq!(tiles(23).map(|tile| tile.rows).collect::<Vec<_>>(), [8, 8, 4, 2, 1]);
+    }
+
+    #[test]
+    fn tiles_are_few() {
+        let widths = |rows, unit| tiles(rows, unit).iter().map(|tile| tile.width).collect::<Vec<_>>();
+        assert_eq!(widths(23, false), [8, 8, 4, 2, 1]);
+        assert_eq!(widths(23, true), [16, 8]);
+        assert_eq!(widths(33, true), [16, 16, 1]);
+        assert_eq!(widths(11, true), [8, 2, 1]);
     }
 }

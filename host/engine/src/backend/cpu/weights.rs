@@ -3,7 +3,8 @@
 use super::{
     format::{BLOCK, Block, Format},
     rows::{RECORD_WORDS, Rows, Tile},
-    simd::{LANES, Simd},
+    simd::{LANES, Simd, Tiles},
+    wide::{self, Unpacked},
 };
 
 /// A format of panels: how to multiply with them and how to read a row of them.
@@ -25,6 +26,19 @@ pub(super) trait Weights: Send + Sync + 'static {
         rows: &Rows,
         tile: Tile,
     ) -> [[S::F32; T]; 2];
+
+    /// Columns that a matrix unit takes at once.
+    const UNIT_COLUMNS: usize;
+    /// Unpacks a panel for a matrix unit. Only for quantised formats, as are wide tiles.
+    fn unpack<S: Simd>(simd: S, panel: &[u8], unpacked: &mut Unpacked);
+    /// [`Weights::multiply`] of one panel, to the bit, on a matrix unit, for a tile of 8 or 16.
+    fn multiply_wide<S: Simd, const T: usize>(
+        simd: S,
+        unit: &Tiles<T>,
+        panel: &Unpacked,
+        rows: &Rows,
+        tile: Tile,
+    ) -> [S::F32; T];
 
     /// The weights of row `lane` of a panel, as many as `out` takes.
     fn row<S: Simd>(simd: S, panel: &[u8], lane: usize, out: &mut [f32]);
@@ -61,6 +75,7 @@ pub(super) use with_weights;
 
 impl<F: Format> Weights for F {
     const QUANTIZED: bool = true;
+    const UNIT_COLUMNS: usize = wide::unit_columns::<F>();
 
     fn panel_bytes(columns: usize) -> usize {
         columns / (BLOCK * F::BLOCKS) * F::GROUP_BYTES
@@ -73,24 +88,31 @@ impl<F: Format> Weights for F {
         rows: &Rows,
         tile: Tile,
     ) -> [[S::F32; T]; 2] {
-        let mut sums = [[simd.splat(0.0); T]; 2];
-        let records = rows.records(tile).chunks_exact(RECORD_WORDS * T * F::BLOCKS);
-        let groups = panels[0].chunks_exact(F::GROUP_BYTES).zip(panels[1].chunks_exact(F::GROUP_BYTES));
-        for (groups, records) in groups.zip(records) {
-            let headers = [
-                F::header(simd, &groups.0[..F::HEADER_BYTES]),
-                F::header(simd, &groups.1[..F::HEADER_BYTES]),
-            ];
-            for b in 0..F::BLOCKS {
-                let record = &records[RECORD_WORDS * T * b..][..RECORD_WORDS * T];
-                let at = F::HEADER_BYTES + b * F::BLOCK_BYTES;
-                let block = F::block(simd, headers[0], &groups.0[at..at + F::BLOCK_BYTES]);
-                accumulate::<F, S, T>(simd, &block, record, &mut sums[0]);
-                let block = F::block(simd, headers[1], &groups.1[at..at + F::BLOCK_BYTES]);
-                accumulate::<F, S, T>(simd, &block, record, &mut sums[1]);
-            }
+        let records = rows.records(tile);
+        if T <= 2 {
+            // Two streams read faster than one.
+            return sum_panels::<F, S, 2, T>(simd, panels, records);
         }
-        sums
+        // One after the other: sums of both and the codes of one are more than the registers hold.
+        let [first] = sum_panels::<F, S, 1, T>(simd, [panels[0]], records);
+        let [second] = sum_panels::<F, S, 1, T>(simd, [panels[1]], records);
+        [first, second]
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(simd: S, panel: &[u8], unpacked: &mut Unpacked) {
+        unpacked.fill::<F, S>(simd, panel);
+    }
+
+    #[inline(always)]
+    fn multiply_wide<S: Simd, const T: usize>(
+        simd: S,
+        unit: &Tiles<T>,
+        panel: &Unpacked,
+        rows: &Rows,
+        tile: Tile,
+    ) -> [S::F32; T] {
+        panel.multiply::<F, S, T>(simd, unit, rows, tile)
     }
 
     #[inline(always)]
@@ -122,7 +144,31 @@ impl<F: Format> Weights for F {
     }
 }
 
-/// Adds a block's part to the sums of `T` rows.
+/// Sums of `P` panels and the rows of a tile's records.
+#[inline(always)]
+fn sum_panels<F: Format, S: Simd, const P: usize, const T: usize>(
+    simd: S,
+    panels: [&[u8]; P],
+    records: &[i32],
+) -> [[S::F32; T]; P] {
+    let mut sums = [[simd.splat(0.0); T]; P];
+    for (g, records) in records.chunks_exact(RECORD_WORDS * T * F::BLOCKS).enumerate() {
+        for p in 0..P {
+            let (header, blocks) =
+                panels[p][g * F::GROUP_BYTES..][..F::GROUP_BYTES].split_at(F::HEADER_BYTES);
+            let header = F::header(simd, header);
+            for b in 0..F::BLOCKS {
+                let block = F::block(simd, header, &blocks[b * F::BLOCK_BYTES..][..F::BLOCK_BYTES]);
+                let record = &records[b * RECORD_WORDS * T..][..RECORD_WORDS * T];
+                accumulate::<F, S, T>(simd, &block, record, &mut sums[p]);
+            }
+        }
+    }
+    sums
+}
+
+/// Adds a block's part to the sums of `T` rows: 1, 2, 4 or 8. Rows are taken by fours (by twos where
+/// registers are few), whose sums are independent and so hide each other's latency.
 #[inline(always)]
 fn accumulate<F: Format, S: Simd, const T: usize>(
     simd: S,
@@ -130,48 +176,96 @@ fn accumulate<F: Format, S: Simd, const T: usize>(
     record: &[i32],
     sums: &mut [S::F32; T],
 ) {
-    let zero = if F::WIDE { S::WIDE_ZERO } else { F::ZERO };
-    for t in 0..T {
-        let codes = &record[8 * t..8 * t + 8];
-        let scale = simd.splat(f32::from_bits(record[8 * T + t] as u32));
-        let below = [record[10 * T + t], record[11 * T + t]];
-        let mut sum = sums[t];
-        if F::HALVES {
-            let dot = dot_four::<F, S>(simd, simd.splat_i32(-zero * below[0]), &block.codes, codes, 0);
-            sum = simd.fma(simd.to_f32(dot), simd.mul(block.scales[0], scale), sum);
-            let dot = dot_four::<F, S>(simd, simd.splat_i32(-zero * below[1]), &block.codes, codes, 4);
-            sum = simd.fma(simd.to_f32(dot), simd.mul(block.scales[1], scale), sum);
-        } else {
-            let start = if zero == 0 { 0 } else { -zero * (below[0] + below[1]) };
-            let dot = dot_four::<F, S>(simd, simd.splat_i32(start), &block.codes, codes, 0);
-            let dot = dot_four::<F, S>(simd, dot, &block.codes, codes, 4);
-            sum = simd.fma(simd.to_f32(dot), simd.mul(block.scales[0], scale), sum);
+    // Spelled out, because the compiler keeps sums in registers only if it unrolls all of it.
+    if T == 1 {
+        add_rows::<F, S, T, 1>(simd, block, record, 0, sums);
+    } else if T == 2 || S::FEW_REGISTERS {
+        add_rows::<F, S, T, 2>(simd, block, record, 0, sums);
+        if T > 2 {
+            add_rows::<F, S, T, 2>(simd, block, record, 2, sums);
         }
-        if F::HAS_MIN {
-            let offset = simd.splat(f32::from_bits(record[9 * T + t] as u32));
-            sum = simd.fma(block.min, offset, sum);
+        if T > 4 {
+            add_rows::<F, S, T, 2>(simd, block, record, 4, sums);
+            add_rows::<F, S, T, 2>(simd, block, record, 6, sums);
         }
-        sums[t] = sum;
+    } else {
+        add_rows::<F, S, T, 4>(simd, block, record, 0, sums);
+        if T > 4 {
+            add_rows::<F, S, T, 4>(simd, block, record, 4, sums);
+        }
     }
 }
 
-/// Adds the products of columns `4j..4j + 16`.
+/// [`accumulate`] of rows `first..first + R`.
 #[inline(always)]
-fn dot_four<F: Format, S: Simd>(
+fn add_rows<F: Format, S: Simd, const T: usize, const R: usize>(
     simd: S,
-    mut sum: S::I32,
-    weights: &[S::Bytes; 8],
-    codes: &[i32],
-    j: usize,
-) -> S::I32 {
-    for j in j..j + 4 {
-        sum = if F::WIDE {
-            simd.dot_wide(sum, weights[j], codes[j])
-        } else {
-            simd.dot(sum, weights[j], codes[j])
-        };
+    block: &Block<S>,
+    record: &[i32],
+    first: usize,
+    sums: &mut [S::F32; T],
+) {
+    let low = dot::<F, S, T, R>(simd, block, record, first, [simd.splat_i32(0); R], 0);
+    if F::HALVES {
+        add_scaled(simd, low, block.scales[0], record, first, sums);
+        let high = dot::<F, S, T, R>(simd, block, record, first, [simd.splat_i32(0); R], 1);
+        add_scaled(simd, high, block.scales[1], record, first, sums);
+    } else {
+        let both = dot::<F, S, T, R>(simd, block, record, first, low, 1);
+        add_scaled(simd, both, block.scales[0], record, first, sums);
     }
-    sum
+    if F::HAS_MIN {
+        for t in first..first + R {
+            let offset = simd.splat(f32::from_bits(record[9 * T + t] as u32));
+            sums[t] = simd.fma(block.min, offset, sums[t]);
+        }
+    }
+}
+
+/// Adds the dot products of some rows with the columns of one half of a block.
+#[inline(always)]
+fn dot<F: Format, S: Simd, const T: usize, const R: usize>(
+    simd: S,
+    block: &Block<S>,
+    record: &[i32],
+    first: usize,
+    mut dots: [S::I32; R],
+    half: usize,
+) -> [S::I32; R] {
+    let zero = if F::WIDE { S::WIDE_ZERO } else { F::ZERO };
+    if zero != 0 {
+        for r in 0..R {
+            let sum_of_codes = record[(10 + half) * T + first + r];
+            dots[r] = simd.add_i32(dots[r], simd.splat_i32(-zero * sum_of_codes));
+        }
+    }
+    for j in 4 * half..4 * half + 4 {
+        for r in 0..R {
+            let (weights, codes) = (block.codes[j], record[8 * (first + r) + j]);
+            dots[r] = if F::WIDE {
+                simd.dot_wide(dots[r], weights, codes)
+            } else {
+                simd.dot(dots[r], weights, codes)
+            };
+        }
+    }
+    dots
+}
+
+/// `sums[first + r] += dots[r] * scale * the row's scale`.
+#[inline(always)]
+fn add_scaled<S: Simd, const T: usize, const R: usize>(
+    simd: S,
+    dots: [S::I32; R],
+    scale: S::F32,
+    record: &[i32],
+    first: usize,
+    sums: &mut [S::F32; T],
+) {
+    for (t, dot) in (first..).zip(dots) {
+        let scale = simd.mul(scale, simd.splat(f32::from_bits(record[8 * T + t] as u32)));
+        sums[t] = simd.fma(simd.to_f32(dot), scale, sums[t]);
+    }
 }
 
 /// A format without scales. A panel is column by column, 16 rows each.
@@ -222,6 +316,7 @@ pub(super) struct Float<F>(std::marker::PhantomData<F>);
 
 impl<F: FloatFormat> Weights for Float<F> {
     const QUANTIZED: bool = false;
+    const UNIT_COLUMNS: usize = BLOCK;
 
     fn panel_bytes(columns: usize) -> usize {
         columns * LANES * F::BYTES
@@ -245,6 +340,20 @@ impl<F: FloatFormat> Weights for Float<F> {
             }
         }
         sums
+    }
+
+    fn unpack<S: Simd>(_: S, _: &[u8], _: &mut Unpacked) {
+        unreachable!("wide tiles are quantised");
+    }
+
+    fn multiply_wide<S: Simd, const T: usize>(
+        _: S,
+        _: &Tiles<T>,
+        _: &Unpacked,
+        _: &Rows,
+        _: Tile,
+    ) -> [S::F32; T] {
+        unreachable!("wide tiles are quantised");
     }
 
     #[inline(always)]

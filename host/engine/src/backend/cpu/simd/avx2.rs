@@ -66,6 +66,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type I32 = [__m256i; 2];
     type Bytes = [__m256i; 2];
 
+    const FEW_REGISTERS: bool = true;
     const WIDE_ZERO: i32 = if VNNI { 128 } else { 0 };
 
     #[inline(always)]
@@ -163,8 +164,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn to_bf16(self, v: Self::F32) -> [u32; 8] {
-        let mut words = [0; 8];
+    fn to_bf16(self, v: Self::F32) -> [u8; 32] {
+        let mut bytes = [0; 32];
         // The upper half of each lane's bits, rounded; a NaN must not be rounded to infinity.
         let [low, high] = halves!(|v| {
             let bits = _mm256_castps_si256(v);
@@ -178,27 +179,32 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe {
             // Packing interleaves the 128-bit lanes of both halves.
             let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
-            _mm256_storeu_si256(words.as_mut_ptr().cast(), packed);
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), packed);
         }
-        words
+        bytes
     }
 
     #[inline(always)]
-    fn dot_bf16(self, acc: Self::F32, a: &[u8; 64], b: u32) -> Self::F32 {
-        let (low, high) = (f32::from_bits(b << 16), f32::from_bits(b & 0xFFFF_0000));
-        let a = self.bytes(a);
-        halves!(|acc, a| {
-            let a_low = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a));
-            let a_high = _mm256_castsi256_ps(_mm256_and_si256(a, _mm256_set1_epi32(0xFFFF_0000u32 as i32)));
-            let acc = _mm256_fmadd_ps(a_low, _mm256_set1_ps(low), acc);
-            _mm256_fmadd_ps(a_high, _mm256_set1_ps(high), acc)
-        })
+    fn bf16_pairs(self, from: &[u8; 64]) -> [Self::F32; 2] {
+        let words = self.bytes(from);
+        let low = halves!(|words| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)));
+        let high = halves!(|words| {
+            _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(0xFFFF_0000u32 as i32)))
+        });
+        [low, high]
     }
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
         let x = [x; 2];
         halves!(|x| _mm256_set1_epi32(x))
+    }
+
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; 16]) -> Self::I32 {
+        let from = [&from[..8], &from[8..]];
+        // Each half is 32 readable bytes.
+        halves!(|from| _mm256_loadu_si256(from.as_ptr().cast()))
     }
 
     #[inline(always)]
@@ -213,6 +219,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         let from = [&from[..8], &from[8..]];
         // Each half is 8 readable bytes.
         halves!(|from| _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        halves!(|a, b| _mm256_add_epi32(a, b))
     }
 
     #[inline(always)]
@@ -266,6 +277,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn mask(self, a: Self::Bytes, mask: u8) -> Self::Bytes {
         halves!(|a| _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)))
+    }
+
+    #[inline(always)]
+    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes {
+        halves!(|a| _mm256_sub_epi8(a, _mm256_set1_epi8(b as i8)))
     }
 
     #[inline(always)]

@@ -6,9 +6,11 @@
 //! a kernel calls is `#[inline(always)]`, so that it is compiled there too.
 //!
 //! 16 lanes are one register of AVX-512, two of AVX2, four of NEON. The operations are exact (integer)
-//! or correctly rounded (IEEE, fused multiply-add included) and sums have one order, so linear
-//! algebra gives the same bits on every path; only `dot_bf16` is free to round in its own way.
+//! or correctly rounded (IEEE, fused multiply-add included) and sums have one order, so a kernel gives
+//! the same bits on every path.
 
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_amx.rs")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -18,6 +20,8 @@ mod neon;
 mod portable;
 
 use std::fmt;
+
+pub(super) use amx::{Amx, AttentionTiles, Sums, Tiles};
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -34,6 +38,11 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// What [`Simd::dot_wide`] takes a weight byte `b` for is `b - WIDE_ZERO`, 128 apart from `b`'s
     /// meaning on the sets where that is 0.
     const WIDE_ZERO: i32;
+
+    /// Whether there are only 16 registers of less than 16 lanes.
+    const FEW_REGISTERS: bool;
+    /// Whether machines with this set may have a matrix unit beside it.
+    const MAY_HAVE_UNIT: bool = false;
 
     /// Runs a kernel in a function compiled for this set.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
@@ -69,18 +78,21 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn f16(self, from: &[u8; 32]) -> Self::F32;
     /// 16 bf16 as f32.
     fn bf16(self, from: &[u8; 32]) -> Self::F32;
-    /// 16 lanes rounded to bf16 (nearest even; a denormal may become zero), two to a word.
-    fn to_bf16(self, v: Self::F32) -> [u32; 8];
-    /// `acc + a[2l] * b[0] + a[2l + 1] * b[1]` in lane `l`; `a` holds 32 bf16, `b` two. The order
-    /// and number of roundings are the set's own.
-    fn dot_bf16(self, acc: Self::F32, a: &[u8; 64], b: u32) -> Self::F32;
+    /// 16 lanes rounded to bf16 (nearest even).
+    fn to_bf16(self, v: Self::F32) -> [u8; 32];
+    /// 32 bf16 as f32: those in the low halves of 16 words, and those in the high halves.
+    fn bf16_pairs(self, from: &[u8; 64]) -> [Self::F32; 2];
 
     /// `x` in every lane.
     fn splat_i32(self, x: i32) -> Self::I32;
+    /// Reads 16 lanes.
+    fn load_i32(self, from: &[i32; 16]) -> Self::I32;
     /// 16 unsigned bytes.
     fn u8s(self, from: &[u8; 16]) -> Self::I32;
     /// 16 signed bytes.
     fn i8s(self, from: &[u8; 16]) -> Self::I32;
+    /// `a + b`, wrapping.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// The nearest i32, ties to even; unspecified for NaN and values out of range.
     fn round(self, a: Self::F32) -> Self::I32;
     /// As f32, rounded to nearest.
@@ -96,6 +108,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn bytes(self, from: &[u8; 64]) -> Self::Bytes;
     /// `a & mask` in every byte.
     fn mask(self, a: Self::Bytes, mask: u8) -> Self::Bytes;
+    /// `a - b` in every byte, wrapping.
+    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes;
     /// `a | b`.
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// 16-bit words shifted right; bits of the upper byte enter the lower.
@@ -153,10 +167,10 @@ pub(crate) enum Isa {
     AvxVnni(avx2::Avx2<true>),
     /// AVX-512 with dot products of bytes, 2019.
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512<false>),
-    /// AVX-512 with dot products of bytes and of bf16, 2020.
+    Avx512(avx512::Avx512),
+    /// AVX-512 with that and a unit for matrices of bytes, 2023.
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16(avx512::Avx512<true>),
+    Avx512Amx(avx512::Avx512, Amx),
     /// Advanced SIMD.
     #[cfg(target_arch = "aarch64")]
     Neon(neon::Neon<false>),
@@ -172,8 +186,9 @@ impl Isa {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            sets.extend(avx512::Avx512::detect_bf16().map(Self::Avx512Bf16));
-            sets.extend(avx512::Avx512::detect().map(Self::Avx512));
+            let avx512 = avx512::Avx512::detect();
+            sets.extend(avx512.zip(Amx::detect()).map(|(simd, amx)| Self::Avx512Amx(simd, amx)));
+            sets.extend(avx512.map(Self::Avx512));
             sets.extend(avx2::Avx2::detect_vnni().map(Self::AvxVnni));
             sets.extend(avx2::Avx2::detect().map(Self::Avx2));
         }
@@ -197,7 +212,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512+vnni",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16(_) => "avx512+vnni+bf16",
+            Self::Avx512Amx(..) => "avx512+vnni+amx",
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -205,19 +220,18 @@ impl Isa {
         }
     }
 
-    /// Runs a kernel that has no use for bf16 dot products (and so needs no code of its own for them).
-    #[inline]
-    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    /// The matrix unit, if the set has one.
+    pub(super) const fn amx(self) -> Option<Amx> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16(simd) => simd.without_bf16().run(kernel),
-            _ => self.run_bf16(kernel),
+            Self::Avx512Amx(_, amx) => Some(amx),
+            _ => None,
         }
     }
 
     /// Runs a kernel.
     #[inline]
-    pub(super) fn run_bf16<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Self::Portable(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -225,9 +239,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::AvxVnni(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => simd.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16(simd) => simd.run(kernel),
+            Self::Avx512(simd) | Self::Avx512Amx(simd, _) => simd.run(kernel),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(simd) => simd.run(kernel),
             #[cfg(target_arch = "aarch64")]

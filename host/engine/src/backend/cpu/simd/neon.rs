@@ -82,6 +82,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     type I32 = [int32x4_t; 4];
     type Bytes = [uint8x16_t; 4];
 
+    const FEW_REGISTERS: bool = false;
     const WIDE_ZERO: i32 = 0;
 
     #[inline(always)]
@@ -168,7 +169,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn to_bf16(self, v: Self::F32) -> [u32; 8] {
+    fn to_bf16(self, v: Self::F32) -> [u8; 32] {
         // The upper half of each lane's bits, rounded; a NaN must not be rounded to infinity.
         let halves = quarters!(|v| {
             let bits = vreinterpretq_u32_f32(v);
@@ -177,30 +178,36 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
             vshrn_n_u32::<16>(vbslq_u32(vceqq_f32(v, v), rounded, quiet))
         });
-        let mut words = [0u32; 8];
-        for (to, half) in words.as_chunks_mut::<2>().0.iter_mut().zip(halves) {
+        let mut bytes = [0; 32];
+        for (to, half) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(halves) {
             // SAFETY: the array is 8 writable bytes; `self` proves NEON.
-            unsafe { vst1_u32(to.as_mut_ptr(), vreinterpret_u32_u16(half)) };
+            unsafe { vst1_u8(to.as_mut_ptr(), vreinterpret_u8_u16(half)) };
         }
-        words
+        bytes
     }
 
     #[inline(always)]
-    fn dot_bf16(self, acc: Self::F32, a: &[u8; 64], b: u32) -> Self::F32 {
-        let (low, high) = (f32::from_bits(b << 16), f32::from_bits(b & 0xFFFF_0000));
-        let a = self.bytes(a);
-        quarters!(|acc, a| {
-            let a = vreinterpretq_u32_u8(a);
-            let a_low = vreinterpretq_f32_u32(vshlq_n_u32::<16>(a));
-            let a_high = vreinterpretq_f32_u32(vandq_u32(a, vdupq_n_u32(0xFFFF_0000)));
-            vfmaq_n_f32(vfmaq_n_f32(acc, a_low, low), a_high, high)
-        })
+    fn bf16_pairs(self, from: &[u8; 64]) -> [Self::F32; 2] {
+        let words = self.bytes(from);
+        let low =
+            quarters!(|words| { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_u8(words))) });
+        let high = quarters!(|words| {
+            vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(words), vdupq_n_u32(0xFFFF_0000)))
+        });
+        [low, high]
     }
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
         let x = [x; 4];
         quarters!(|x| vdupq_n_s32(x))
+    }
+
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; 16]) -> Self::I32 {
+        let from = cut(from);
+        // Each quarter is 16 readable bytes.
+        quarters!(|from| vld1q_s32(from.as_ptr()))
     }
 
     #[inline(always)]
@@ -217,6 +224,11 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         let lanes = cut(&lanes);
         // Each quarter is 16 readable bytes.
         quarters!(|lanes| vld1q_s32(lanes.as_ptr()))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        quarters!(|a, b| vaddq_s32(a, b))
     }
 
     #[inline(always)]
@@ -264,6 +276,11 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn mask(self, a: Self::Bytes, mask: u8) -> Self::Bytes {
         quarters!(|a| vandq_u8(a, vdupq_n_u8(mask)))
+    }
+
+    #[inline(always)]
+    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes {
+        quarters!(|a| vsubq_u8(a, vdupq_n_u8(b)))
     }
 
     #[inline(always)]

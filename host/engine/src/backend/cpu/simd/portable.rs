@@ -27,6 +27,7 @@ impl Simd for Portable {
     type I32 = [i32; 16];
     type Bytes = [u8; 64];
 
+    const FEW_REGISTERS: bool = true;
     const WIDE_ZERO: i32 = 0;
 
     #[inline(always)]
@@ -97,25 +98,32 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn to_bf16(self, v: Self::F32) -> [u32; 8] {
-        let bits = v.map(|x| u32::from(bf16::from_f32(x).to_bits()));
-        std::array::from_fn(|pair| bits[2 * pair] | bits[2 * pair + 1] << 16)
+    fn to_bf16(self, v: Self::F32) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (to, x) in bytes.as_chunks_mut().0.iter_mut().zip(v) {
+            *to = bf16::from_f32(x).to_le_bytes();
+        }
+        bytes
     }
 
     #[inline(always)]
-    fn dot_bf16(self, acc: Self::F32, a: &[u8; 64], b: u32) -> Self::F32 {
-        let (low, high) = (f32::from_bits(b << 16), f32::from_bits(b & 0xFFFF_0000));
-        let pairs = a.as_chunks().0;
-        std::array::from_fn(|lane| {
-            let pair = u32::from_le_bytes(pairs[lane]);
-            let acc = f32::from_bits(pair << 16).mul_add(low, acc[lane]);
-            f32::from_bits(pair & 0xFFFF_0000).mul_add(high, acc)
-        })
+    fn bf16_pairs(self, from: &[u8; 64]) -> [Self::F32; 2] {
+        let words: &[[u8; 4]] = from.as_chunks().0;
+        let word = |lane: usize| u32::from_le_bytes(words[lane]);
+        [
+            std::array::from_fn(|lane| f32::from_bits(word(lane) << 16)),
+            std::array::from_fn(|lane| f32::from_bits(word(lane) & 0xFFFF_0000)),
+        ]
     }
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
         [x; 16]
+    }
+
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; 16]) -> Self::I32 {
+        *from
     }
 
     #[inline(always)]
@@ -126,6 +134,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn i8s(self, from: &[u8; 16]) -> Self::I32 {
         from.map(|byte| i32::from(byte as i8))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        zip(a, b, i32::wrapping_add)
     }
 
     #[inline(always)]
@@ -164,6 +177,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes {
+        a.map(|a| a.wrapping_sub(b))
+    }
+
+    #[inline(always)]
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
         std::array::from_fn(|i| a[i] | b[i])
     }
@@ -178,7 +196,8 @@ impl Simd for Portable {
         words(a, |word| word << BITS)
     }
 
-    #[inline(always)]
+    // Not inlined: a kernel calls it dozens of times, and it is long where there are no vectors.
+    #[inline(never)]
     fn dot(self, acc: Self::I32, w: Self::Bytes, x: i32) -> Self::I32 {
         let x = x.to_le_bytes().map(|x| i32::from(x as i8));
         let w = w.as_chunks::<4>().0;
@@ -189,7 +208,8 @@ impl Simd for Portable {
         })
     }
 
-    #[inline(always)]
+    // Not inlined: a kernel calls it dozens of times, and it is long where there are no vectors.
+    #[inline(never)]
     fn dot_wide(self, acc: Self::I32, w: Self::Bytes, x: i32) -> Self::I32 {
         let x = x.to_le_bytes().map(|x| i32::from(x as i8));
         let w = w.as_chunks::<4>().0;

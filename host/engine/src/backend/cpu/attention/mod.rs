@@ -2,13 +2,18 @@
 //!
 //! Query rows of one key/value head (a token's heads of the group, tokens one after the other) are
 //! taken up to 16 at a time over 64 positions, so that 16 KB of keys and values are read from the
-//! first-level cache by all of them; within that, four rows share every load. Decode, batches and
-//! prefill are the same code.
+//! first-level cache by all of them: on a matrix unit (`tiles`), where there is one, or on vectors
+//! (`vectors`). Decode, batches and prefill are the same code.
+//!
+//! Queries and softmax weights are rounded to bf16, which the cache holds; everything is added in f32.
 //!
 //! A row's result doesn't depend on its neighbours, the thread, or how a prompt was cut: positions are
 //! taken in steps of 64 from multiples of 64, and each segment of 256 starts afresh and is merged into
 //! the segments before it. Steps of which a row sees nothing leave it as it is to the bit. The
 //! segments also let a long context's few rows be divided between threads.
+
+mod tiles;
+mod vectors;
 
 use std::{cell::RefCell, ops::Range};
 
@@ -16,8 +21,7 @@ use super::{
     cache::{Cache, Page},
     math::exp2,
     pool::Pool,
-    rope::to_pairs,
-    simd::{Isa, Kernel, LANES, Simd},
+    simd::{Amx, Isa, Kernel, LANES, Simd},
     split::Split,
 };
 use crate::backend::{BLOCK_TOKENS, Batch, BlockId, Heads};
@@ -65,6 +69,7 @@ pub(super) struct Scratch {
 
 thread_local! {
     static STATE: RefCell<State> = const { RefCell::new(State::new()) };
+    static TILES: RefCell<tiles::Scratch> = const { RefCell::new(tiles::Scratch::new()) };
 }
 
 impl Attention<'_> {
@@ -77,13 +82,15 @@ impl Attention<'_> {
         let tasks = &*tasks;
         pool.run(tasks.len(), &|index| {
             STATE.with_borrow_mut(|state| {
-                let (task, out, partials) = (&tasks[index], &split_out, &split_partials);
-                isa.run_bf16(TaskKernel { all: self, task, state, out, partials });
+                TILES.with_borrow_mut(|scratch| {
+                    let to = Attend { all: self, task: &tasks[index], width: self.width(), state, scratch };
+                    isa.run(TaskKernel { to, unit: isa.amx(), out: &split_out, partials: &split_partials });
+                });
             });
         });
         if partial_len > 0 {
             STATE.with_borrow_mut(|state| {
-                isa.run_bf16(Merge { all: self, tasks, state, partials, out: &Split::new(out) });
+                isa.run(Merge { all: self, tasks, state, partials, out: &Split::new(out) });
             });
         }
     }
@@ -148,8 +155,9 @@ impl Attention<'_> {
 struct State {
     /// Positions that each row sees.
     sees: [Range<usize>; ROWS],
-    /// `[rows][D/2]` queries, bf16 pairs, scaled for a softmax of base 2.
-    queries: Vec<u32>,
+    /// `[rows][D]` queries, scaled for a softmax of base 2 and rounded to bf16: as f32, and as they are.
+    queries: Vec<f32>,
+    query_pairs: Vec<[u8; 2 * LANES]>,
     /// `[rows][D]` sums of weighted values, of the current segment and of all before.
     values: [Vec<f32>; 2],
     /// Largest score so far, likewise.
@@ -163,6 +171,7 @@ impl State {
         Self {
             sees: [const { 0..0 }; ROWS],
             queries: Vec::new(),
+            query_pairs: Vec::new(),
             values: [Vec::new(), Vec::new()],
             max: [[LOWEST; ROWS]; 2],
             sum: [[0.0; ROWS]; 2],
@@ -178,11 +187,37 @@ impl State {
     }
 }
 
-/// Runs a task.
-struct TaskKernel<'a> {
+/// A task under way.
+struct Attend<'a> {
     all: &'a Attention<'a>,
     task: &'a Task,
+    /// Head size in memory.
+    width: usize,
     state: &'a mut State,
+    scratch: &'a mut tiles::Scratch,
+}
+
+/// Up to 64 positions.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    /// At least one and at most [`BLOCKS`].
+    blocks: &'a [BlockId],
+    /// The first block's first.
+    position: usize,
+}
+
+/// What a row makes of a step's scores.
+struct WeightedRow {
+    /// Weights of the positions, bf16.
+    weights: [[u8; 2 * LANES]; BLOCKS],
+    /// Of the values summed so far.
+    factor: f32,
+}
+
+/// Runs a task.
+struct TaskKernel<'a> {
+    to: Attend<'a>,
+    unit: Option<Amx>,
     out: &'a Split<'a, f32>,
     partials: &'a Split<'a, f32>,
 }
@@ -192,23 +227,20 @@ impl Kernel for TaskKernel<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { all, task, state, out, partials } = self;
-        let (width, rows) = (all.width(), task.rows.len());
-        load_queries(simd, all, task, state);
-        state.reset(1, rows * width);
-        for segment in task.segments.clone() {
-            state.reset(0, rows * width);
-            attend(simd, all, task, segment, state);
-            if let Some(at) = task.partial {
+        let Self { mut to, unit, out, partials } = self;
+        let unit = if S::MAY_HAVE_UNIT && tiles::fit(to.width) { unit } else { None };
+        let (width, rows) = (to.width, to.task.rows.len());
+        to.load_queries(simd);
+        to.state.reset(1, rows * width);
+        for segment in to.task.segments.clone() {
+            to.state.reset(0, rows * width);
+            to.attend(simd, unit, segment);
+            if let Some(at) = to.task.partial {
                 #[expect(unsafe_code, reason = "threads share the results")]
                 // SAFETY: every partial task has a place of its own.
-                let to = unsafe { partials.part(at..at + rows * (2 + width)) };
-                for (row, to) in to.chunks_exact_mut(2 + width).enumerate() {
-                    (to[0], to[1]) = (state.max[0][row], state.sum[0][row]);
-                    to[2..].copy_from_slice(&state.values[0][row * width..][..width]);
-                }
-                return;
+                return to.write_partial(unsafe { partials.part(at..at + rows * (2 + width)) });
             }
+            let state = &mut *to.state;
             for row in 0..rows {
                 let [current, total] = &mut state.values;
                 let place = row * width..(row + 1) * width;
@@ -216,8 +248,102 @@ impl Kernel for TaskKernel<'_> {
                 merge(simd, from, &mut state.max[1][row], &mut state.sum[1][row], &mut total[place]);
             }
         }
-        write(all, task, state, out);
+        write(to.all, to.task, to.state, out);
     }
+}
+
+impl<'a> Attend<'a> {
+    #[inline(always)]
+    fn load_queries<S: Simd>(&mut self, simd: S) {
+        let Heads { query, kv, size, scale, .. } = self.all.heads;
+        let (group, columns, width) = (self.all.group(), (query + 2 * kv) * size, self.width);
+        let Self { all, task, state, .. } = self;
+        // Zeros behind a head whose size is no multiple of 16.
+        state.queries.clear();
+        state.queries.resize(task.rows.len() * width, 0.0);
+        let scale = scale * std::f32::consts::LOG2_E;
+        for (i, (row, to)) in task.rows.clone().zip(state.queries.chunks_exact_mut(width)).enumerate() {
+            state.sees[i] = all.sees(task.span, row);
+            let t = all.batch.spans[task.span].rows.start + row / group;
+            let start = t * columns + (task.kv_head * group + row % group) * size;
+            for (to, q) in to.iter_mut().zip(&all.qkv[start..start + size]) {
+                *to = q * scale;
+            }
+        }
+        state.query_pairs.clear();
+        for query in state.queries.as_chunks_mut().0 {
+            let pairs = simd.to_bf16(simd.load(query));
+            state.query_pairs.push(pairs);
+            simd.store(simd.bf16(&pairs), query);
+        }
+    }
+
+    /// Takes a segment's positions into the state.
+    #[inline(always)]
+    fn attend<S: Simd>(&mut self, simd: S, unit: Option<Amx>, segment: usize) {
+        let (all, task) = (self.all, self.task);
+        let span = &all.batch.spans[task.span];
+        let blocks = &all.batch.blocks[span.blocks.start..span.blocks.end];
+        let first = all.sees(task.span, task.rows.start).start.max(segment * SEGMENT) / STEP * STEP;
+        let end = all.sees(task.span, task.rows.end - 1).end.min((segment + 1) * SEGMENT);
+        let unit = unit.map(|unit| unit.attention_tiles(task.rows.len()));
+        for position in (first..end).step_by(STEP) {
+            let blocks = &blocks[position / BLOCK_TOKENS..end.min(position + STEP).div_ceil(BLOCK_TOKENS)];
+            let step = Step { blocks, position };
+            match &unit {
+                Some(unit) => tiles::step(simd, unit, self, step),
+                None => vectors::step(simd, self, step),
+            }
+        }
+    }
+
+    /// Writes `[rows][2 + D]` of the current segment.
+    fn write_partial(&self, to: &mut [f32]) {
+        let (state, width) = (&*self.state, self.width);
+        for (row, to) in to.chunks_exact_mut(2 + width).enumerate() {
+            (to[0], to[1]) = (state.max[0][row], state.sum[0][row]);
+            to[2..].copy_from_slice(&state.values[0][row * width..][..width]);
+        }
+    }
+
+    #[inline(always)]
+    fn page(&self, block: BlockId) -> Page<'a> {
+        self.all.cache.page(block, self.all.layer, self.task.kv_head)
+    }
+}
+
+/// Turns a row's scores into weights, and takes their maximum and sum into the state. Scores of blocks
+/// that the step doesn't have are negative infinity.
+#[inline(always)]
+fn soften<S: Simd>(
+    simd: S,
+    state: &mut State,
+    step: Step<'_>,
+    row: usize,
+    mut scores: [S::F32; BLOCKS],
+) -> WeightedRow {
+    let sees = &state.sees[row];
+    if sees.start > step.position || sees.end < step.position + step.blocks.len() * BLOCK_TOKENS {
+        for (b, scores) in scores.iter_mut().enumerate() {
+            let position = (step.position + b * BLOCK_TOKENS) as i32;
+            let (from, to) = (sees.start as i32 - position, sees.end as i32 - position);
+            *scores = simd.within(*scores, from, to, f32::NEG_INFINITY);
+        }
+    }
+    let (max, sum) = (&mut state.max[0][row], &mut state.sum[0][row]);
+    let highest = simd.max(simd.max(scores[0], scores[1]), simd.max(scores[2], scores[3]));
+    let highest = simd.highest(highest);
+    let new_max = if highest > *max { highest } else { *max };
+    let factor = simd.lanes(exp2(simd, simd.splat(*max - new_max)))[0];
+    let mut sums = simd.splat(0.0);
+    let mut weights = [[0; 2 * LANES]; BLOCKS];
+    for (weights, scores) in weights.iter_mut().zip(scores) {
+        *weights = simd.to_bf16(exp2(simd, simd.add(scores, simd.splat(-new_max))));
+        sums = simd.add(sums, simd.bf16(weights));
+    }
+    *max = new_max;
+    *sum = *sum * factor + simd.sum(sums);
+    WeightedRow { weights, factor }
 }
 
 /// Joins the segments of rows that were divided between tasks.
@@ -284,175 +410,6 @@ fn write(all: &Attention<'_>, task: &Task, state: &State, out: &Split<'_, f32>) 
         let factor = 1.0 / state.sum[1][i];
         for (to, value) in to.iter_mut().zip(&state.values[1][i * all.width()..]) {
             *to = value * factor;
-        }
-    }
-}
-
-#[inline(always)]
-fn load_queries<S: Simd>(simd: S, all: &Attention<'_>, task: &Task, state: &mut State) {
-    let Heads { query, kv, size, scale, .. } = all.heads;
-    let (group, columns) = (all.group(), (query + 2 * kv) * size);
-    let pairs = all.width() / 2;
-    state.queries.resize(task.rows.len() * pairs, 0);
-    let scale = scale * std::f32::consts::LOG2_E;
-    for (i, (row, to)) in task.rows.clone().zip(state.queries.chunks_exact_mut(pairs)).enumerate() {
-        state.sees[i] = all.sees(task.span, row);
-        let t = all.batch.spans[task.span].rows.start + row / group;
-        let start = t * columns + (task.kv_head * group + row % group) * size;
-        let q = &all.qkv[start..start + size];
-        let (chunks, tail) = q.as_chunks();
-        for (chunk, to) in chunks.iter().zip(to.as_chunks_mut().0) {
-            *to = simd.to_bf16(simd.mul(simd.load(chunk), simd.splat(scale)));
-        }
-        if !tail.is_empty() {
-            let tail_pairs = &mut to[chunks.len() * LANES / 2..];
-            let scaled: [f32; LANES] = std::array::from_fn(|i| tail.get(i).map_or(0.0, |x| x * scale));
-            to_pairs(simd, &scaled, tail_pairs);
-        }
-    }
-}
-
-/// Takes a segment's positions into the state.
-#[inline(always)]
-fn attend<S: Simd>(simd: S, all: &Attention<'_>, task: &Task, segment: usize, state: &mut State) {
-    let span = &all.batch.spans[task.span];
-    let blocks = &all.batch.blocks[span.blocks.start..span.blocks.end];
-    let first = all.sees(task.span, task.rows.start).start.max(segment * SEGMENT) / STEP * STEP;
-    let end = all.sees(task.span, task.rows.end - 1).end.min((segment + 1) * SEGMENT);
-    for position in (first..end).step_by(STEP) {
-        let blocks = &blocks[position / BLOCK_TOKENS..end.min(position + STEP).div_ceil(BLOCK_TOKENS)];
-        for row in (0..task.rows.len()).step_by(4) {
-            let args = StepArgs { all, task, blocks, position, row };
-            match task.rows.len() - row {
-                1 => step::<S, 1>(simd, args, state),
-                2 => step::<S, 2>(simd, args, state),
-                3 => step::<S, 3>(simd, args, state),
-                _ => step::<S, 4>(simd, args, state),
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct StepArgs<'a> {
-    all: &'a Attention<'a>,
-    task: &'a Task,
-    /// The step's blocks, at most [`BLOCKS`].
-    blocks: &'a [BlockId],
-    /// The first block's position.
-    position: usize,
-    /// First of the rows, within the task.
-    row: usize,
-}
-
-/// Takes up to 64 positions into the state of `R` rows.
-#[inline(always)]
-fn step<S: Simd, const R: usize>(simd: S, args: StepArgs<'_>, state: &mut State) {
-    let StepArgs { all, task, blocks, position, row } = args;
-    let width = all.width();
-    let queries = &state.queries[row * width / 2..(row + R) * width / 2];
-
-    let mut scores = [[simd.splat(f32::NEG_INFINITY); R]; BLOCKS];
-    for (blocks, scores) in blocks.chunks(2).zip(scores.as_chunks_mut::<2>().0) {
-        // An odd last block is scored twice; the second scores aren't taken.
-        let pages =
-            [blocks[0], blocks[blocks.len() - 1]].map(|block| all.cache.page(block, all.layer, task.kv_head));
-        let both = score::<S, R>(simd, pages, queries, width / 2);
-        scores[..blocks.len()].copy_from_slice(&both[..blocks.len()]);
-    }
-    for (r, sees) in state.sees[row..row + R].iter().enumerate() {
-        if sees.start > position || sees.end < position + blocks.len() * BLOCK_TOKENS {
-            for b in 0..blocks.len() {
-                let position = (position + b * BLOCK_TOKENS) as i32;
-                let (from, to) = (sees.start as i32 - position, sees.end as i32 - position);
-                scores[b][r] = simd.within(scores[b][r], from, to, f32::NEG_INFINITY);
-            }
-        }
-    }
-
-    let mut weights = [[[0; LANES / 2]; BLOCKS]; R];
-    let mut factors = [simd.splat(0.0); R];
-    for r in 0..R {
-        let (max, sum) = (&mut state.max[0][row + r], &mut state.sum[0][row + r]);
-        let highest = simd.max(simd.max(scores[0][r], scores[1][r]), simd.max(scores[2][r], scores[3][r]));
-        let highest = simd.highest(highest);
-        let new_max = if highest > *max { highest } else { *max };
-        factors[r] = exp2(simd, simd.splat(*max - new_max));
-        let mut sums = simd.splat(0.0);
-        for b in 0..BLOCKS {
-            let weight = exp2(simd, simd.add(scores[b][r], simd.splat(-new_max)));
-            sums = simd.add(sums, weight);
-            weights[r][b] = simd.to_bf16(weight);
-        }
-        *max = new_max;
-        *sum = *sum * simd.lanes(factors[r])[0] + simd.sum(sums);
-    }
-
-    let values = &mut state.values[0][row * width..(row + R) * width];
-    let mut d = 0;
-    while d + 2 * LANES <= width {
-        add_values::<S, R, 2>(simd, args, &weights, &factors, values, d);
-        d += 2 * LANES;
-    }
-    if d < width {
-        add_values::<S, R, 1>(simd, args, &weights, &factors, values, d);
-    }
-}
-
-/// Scores of two pages' positions for `R` queries of `pairs` pairs.
-#[inline(always)]
-fn score<S: Simd, const R: usize>(
-    simd: S,
-    pages: [Page<'_>; 2],
-    queries: &[u32],
-    pairs: usize,
-) -> [[S::F32; R]; 2] {
-    let mut scores = [[simd.splat(0.0); R]; 2];
-    let keys: [&[[u8; 64]]; 2] = [pages[0].keys.as_chunks().0, pages[1].keys.as_chunks().0];
-    for (i, (first, second)) in keys[0][..pairs].iter().zip(&keys[1][..pairs]).enumerate() {
-        for r in 0..R {
-            let q = queries[r * pairs + i];
-            scores[0][r] = simd.dot_bf16(scores[0][r], first, q);
-            scores[1][r] = simd.dot_bf16(scores[1][r], second, q);
-        }
-    }
-    scores
-}
-
-/// `values[r, d..] = factor[r] * values[r, d..] + sum_p weight[r, p] * v[p, d..]` for `V` vectors.
-#[inline(always)]
-fn add_values<S: Simd, const R: usize, const V: usize>(
-    simd: S,
-    args: StepArgs<'_>,
-    weights: &[[[u32; LANES / 2]; BLOCKS]; R],
-    factors: &[S::F32; R],
-    values: &mut [f32],
-    d: usize,
-) {
-    let width = args.all.width();
-    let mut sums = [[simd.splat(0.0); V]; R];
-    for r in 0..R {
-        for v in 0..V {
-            let from = values[r * width + d + v * LANES..][..LANES].as_array().expect("16 values");
-            sums[r][v] = simd.mul(simd.load(from), factors[r]);
-        }
-    }
-    for (b, block) in args.blocks.iter().enumerate() {
-        let page = args.all.cache.page(*block, args.all.layer, args.task.kv_head);
-        let vectors: &[[u8; 64]] = page.values.as_chunks().0;
-        for pair in 0..LANES / 2 {
-            let vectors = &vectors[(pair * width + d) / LANES..][..V];
-            for r in 0..R {
-                for v in 0..V {
-                    sums[r][v] = simd.dot_bf16(sums[r][v], &vectors[v], weights[r][b][pair]);
-                }
-            }
-        }
-    }
-    for r in 0..R {
-        for v in 0..V {
-            let to = values[r * width + d + v * LANES..][..LANES].as_mut_array().expect("16 values");
-            simd.store(sums[r][v], to);
         }
     }
 }
