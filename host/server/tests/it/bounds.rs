@@ -125,5 +125,5 @@ fn a_node_says_what_it_is_and_how_it_does() {
     assert_eq!(node.get("/").json()["name"], "dormouse");
     let health = node.get("/healthz").json();
     assert_eq!((&health["status"], &health["functions"]), (&json!("ok"), &json!(0)));
-    assert_eq!(node.get("/v1/models").json(), json!({"models": []}));
+    assert_eq!(node.get("/v1/models").json(), json!({"object": "list", "data": [], "models": []}));
 }
