@@ -1,0 +1,3 @@
+"""`from cog.types import ...` of a Cog predictor."""
+
+from dormouse.types import *  # noqa: F403
