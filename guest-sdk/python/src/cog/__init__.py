@@ -16,4 +16,4 @@ class ExperimentalFeatureWarning(FutureWarning):
     """Never raised; files import it to silence it."""
 
 
-__all__ = [*_names, "ExperimentalFeatureWarning", "URLFile", "URLPath"]  # noqa: PLE0604
+__all__ = [*_names, "ExperimentalFeatureWarning", "URLFile", "URLPath"]

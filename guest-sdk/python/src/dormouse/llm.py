@@ -1,14 +1,14 @@
 """Models that live in the host.
 
-    from dormouse.llm import Model
+from dormouse.llm import Model
 
-    model = Model("smollm2-135m")
-    for piece in model.generate("Why do dormice sleep?", max_tokens=100):
-        print(piece, end="")
+model = Model("smollm2-135m")
+for piece in model.generate("Why do dormice sleep?", max_tokens=100):
+    print(piece, end="")
 
-    # Several at once: `generate` returns at once, and they share batches.
-    running = [model.generate(f"The {name} dormouse") for name in ("hazel", "edible")]
-    texts = [completion.text() for completion in running]
+# Several at once: `generate` returns at once, and they share batches.
+running = [model.generate(f"The {name} dormouse") for name in ("hazel", "edible")]
+texts = [completion.text() for completion in running]
 """
 
 from __future__ import annotations
@@ -210,9 +210,7 @@ def _prompt(prompt: str | Sequence[Message] | Sequence[int]) -> str | list[tuple
 
 
 def _message(message: Any) -> tuple[str, str]:
-    role, content = (
-        (message.get("role"), message.get("content")) if isinstance(message, Mapping) else message
-    )
+    role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else message
     if not isinstance(role, str) or not isinstance(content, str):
         raise Invalid(f"a message needs a role and a content that are text, and {message!r} has not")
     return role, content

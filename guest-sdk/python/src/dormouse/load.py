@@ -47,7 +47,10 @@ class Loaded:
 
     def instantiate(self) -> Callable[..., Any]:
         """Makes the predictor and returns what answers; `prepare` is still to be called."""
-        return self.subject if self.method is None else getattr(self.subject(), self.method)
+        answer: Callable[..., Any] = (
+            self.subject if self.method is None else getattr(self.subject(), self.method)
+        )
+        return answer
 
 
 def load(path: str, name: str | None = None) -> Loaded:

@@ -22,6 +22,9 @@ from .types import File, Opaque, Path, Secret
 
 Schema = dict[str, Any]
 
+SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number"}
+"""JSON Schema's names of Python's types."""
+
 
 class Shape(ABC):
     """What values of a type look like in JSON."""
@@ -50,10 +53,8 @@ class Scalar(Shape):
 
     type: type
 
-    NAMES = {str: "string", bool: "boolean", int: "integer", float: "number"}
-
     def schema(self) -> Schema:
-        return {"type": self.NAMES[self.type]}
+        return {"type": SCALARS[self.type]}
 
     def decode(self, value: Any) -> Any:
         # JSON has one kind of number: 1 is a float and 1.0 is an int.
@@ -108,7 +109,7 @@ class Choice(Shape):
     enum: type[enum.Enum] | None = None
 
     def schema(self) -> Schema:
-        names = {Scalar.NAMES.get(type(value)) for value in self.values}
+        names = {SCALARS.get(type(value)) for value in self.values}
         only = names.pop() if len(names) == 1 else None
         return ({"type": only} if only else {}) | {"enum": list(self.values)}
 
@@ -228,7 +229,7 @@ class Record(Shape):
 
 def shape_of(hint: Any) -> Shape:
     """The shape of a type hint. `TypeError` names the hint that has none."""
-    if hint in Scalar.NAMES:
+    if hint in SCALARS:
         return Scalar(hint)
     if hint is Any or hint is object:
         return AnyJson()
@@ -292,9 +293,7 @@ def _fields(hint: type) -> dict[str, tuple[Shape, bool]] | None:
     else:
         return None
     shapes = {name: shape_of(hints[name]) for name in required}
-    return {
-        name: (shape, required[name] and not shape.is_optional) for name, shape in shapes.items()
-    }
+    return {name: (shape, required[name] and not shape.is_optional) for name, shape in shapes.items()}
 
 
 def plain(value: Any) -> Any:

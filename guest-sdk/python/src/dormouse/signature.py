@@ -123,9 +123,7 @@ def _argument(parameter: Parameter, given: dict[str, Any]) -> Any:
         raise ValueError(f"input {name!r}: {error}") from error
 
 
-def _parameter(
-    function: str, order: int, parameter: inspect.Parameter, hints: dict[str, Any]
-) -> Parameter:
+def _parameter(function: str, order: int, parameter: inspect.Parameter, hints: dict[str, Any]) -> Parameter:
     where = f"input {parameter.name!r} of {function}()"
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         stars = "*" if parameter.kind == parameter.VAR_POSITIONAL else "**"
@@ -169,7 +167,7 @@ def _bounds(shape: Shape, info: FieldInfo) -> Schema:
         f"max{unit}": info.max_length,
         "pattern": info.regex,
     }
-    schema = {keyword: value for keyword, value in rules.items() if value is not None}
+    schema: Schema = {keyword: value for keyword, value in rules.items() if value is not None}
     if info.choices is not None:
         values = [choice.value if isinstance(choice, Enum) else choice for choice in info.choices]
         schema["enum"] = [*values, None] if shape.is_optional else values
@@ -234,6 +232,10 @@ def _check_value(where: str, value: Any, info: FieldInfo, *, has_length: bool) -
 
 def _check_length(where: str, value: Any, info: FieldInfo) -> None:
     if info.min_length is not None and len(value) < info.min_length:
-        raise SignatureError(f"{where}: default has length {len(value)}, less than min_length={info.min_length}")
+        raise SignatureError(
+            f"{where}: default has length {len(value)}, less than min_length={info.min_length}"
+        )
     if info.max_length is not None and len(value) > info.max_length:
-        raise SignatureError(f"{where}: default has length {len(value)}, more than max_length={info.max_length}")
+        raise SignatureError(
+            f"{where}: default has length {len(value)}, more than max_length={info.max_length}"
+        )

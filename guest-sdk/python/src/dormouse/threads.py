@@ -54,4 +54,4 @@ def install() -> None:
     threading.Thread.start = _start  # type: ignore[method-assign]
     threading.Thread.join = lambda self, timeout=None: None  # type: ignore[method-assign]
     threading.Thread.is_alive = lambda self: False  # type: ignore[method-assign]
-    ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign,assignment]
+    ThreadPoolExecutor.submit = _submit  # type: ignore[method-assign]

@@ -32,7 +32,9 @@ def main() -> int:
     return 0
 
 
-def build(folder: str, output: str, wit: str, reporter: Reporter, *, is_check: bool = False) -> dict[str, object]:
+def build(
+    folder: str, output: str, wit: str, reporter: Reporter, *, is_check: bool = False
+) -> dict[str, object]:
     """Builds a folder; what came of it."""
     start = time.monotonic()
     reporter.step("project", folder)

@@ -28,7 +28,7 @@ Handler = Callable[[Project, str, yaml.Node, int], None]
 
 def _parse(text: str) -> yaml.Node:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)  # type: ignore[no-untyped-call]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -67,6 +67,8 @@ def _indent(line: str) -> int:
 
 
 def _items(node: yaml.Node, what: str) -> list[tuple[str, yaml.Node, int]]:
+    if node.value == "":  # a key with nothing under it
+        return []
     if not isinstance(node, yaml.MappingNode):
         raise Failure(f"{what} must hold `key: value` lines", file=FILE, line=_line(node))
     return [(str(key.value), value, _line(key)) for key, value in node.value]

@@ -132,7 +132,7 @@ class Evaluator(ast.NodeVisitor):
         owner = base.of if isinstance(base, Instance) else base
         if not _is_ours(owner.__name__ if isinstance(owner, types.ModuleType) else owner.__module__):
             return None
-        member = inspect.getattr_static(owner, attribute, None)
+        member = _find(owner, attribute)
         if member is None and isinstance(owner, types.ModuleType):
             member = self._submodule(owner, attribute)
         if member is None:
@@ -152,7 +152,7 @@ class Evaluator(ast.NodeVisitor):
         if isinstance(function, Instance):
             function = self._called_value(function, node)
         if isinstance(function, type):
-            self._check_keywords(function.__init__, function.__name__, node)
+            self._check_keywords(function, function.__name__, node)
             self._note_model(function, node)
             return Instance(function) if _is_ours(function.__module__) else None
         if isinstance(function, Method):
@@ -162,10 +162,12 @@ class Evaluator(ast.NodeVisitor):
         return None
 
     def _called_value(self, value: Instance, node: ast.Call) -> Kind:
-        called = inspect.getattr_static(value.of, "__call__", None)
+        called = _find(value.of, "__call__")
         if called is not None:
             return Method(called, ast.unparse(node.func))
-        self._problem(node.lineno, f"{ast.unparse(node.func)}(...) reads logits, which stay in the host; use generate")
+        self._problem(
+            node.lineno, f"{ast.unparse(node.func)}(...) reads logits, which stay in the host; use generate"
+        )
         return None
 
     def _check_keywords(self, function: Any, name: str, node: ast.Call) -> None:
@@ -175,9 +177,9 @@ class Evaluator(ast.NodeVisitor):
                 self._problem(keyword.value.lineno, f"{name}(..., {keyword.arg}=) {_NOT_HERE}")
         task = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg == "task"), None)
         tasks = getattr(sys.modules.get(getattr(function, "__module__", "")), "TASKS", None)
-        if tasks and getattr(function, "__name__", "") == "pipeline" and isinstance(task, ast.Constant):
-            if task.value not in tasks:
-                self._problem(node.lineno, f"pipeline({task.value!r}) has no host model, {tasks[0]!r} has")
+        is_task = tasks and getattr(function, "__name__", "") == "pipeline" and isinstance(task, ast.Constant)
+        if is_task and task.value not in tasks:
+            self._problem(node.lineno, f"pipeline({task.value!r}) has no host model, {tasks[0]!r} has")
 
     def _note_model(self, function: Any, node: ast.Call) -> None:
         position = _MODEL_ARGUMENT.get(getattr(function, "__qualname__", "").rpartition(".")[2] or "")
@@ -246,6 +248,14 @@ def _shown(base: Kind, attribute: str, name: str) -> str:
     return f"{name} ({base.of.__name__}.{attribute})" if isinstance(base, Instance) else name
 
 
+def _find(owner: Any, attribute: str) -> Any:
+    """A member as it is written: properties and class methods unbound, nothing of the metaclass."""
+    for place in getattr(owner, "__mro__", (owner,)):
+        if attribute in vars(place):
+            return vars(place)[attribute]
+    return None
+
+
 def _is_set_in_init(owner: Any, attribute: str) -> bool:
     inits = (vars(c).get("__init__") for c in getattr(owner, "__mro__", ()))
     return any(attribute in init.__code__.co_names for init in inits if hasattr(init, "__code__"))
@@ -279,4 +289,3 @@ class _site:
 
     def __exit__(self, *error: object) -> None:
         sys.path.remove(SITE)
-

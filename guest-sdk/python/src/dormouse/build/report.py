@@ -1,8 +1,8 @@
 """What a build tells while it runs, as JSON lines on standard error.
 
-    {"event": "step", "step": "requirements", "message": "2 packages"}
-    {"event": "note", "level": "warning", "file": "cog.yaml", "line": 3, "message": "..."}
-    {"event": "failed", "file": "predict.py", "line": 12, "message": "...", "advice": "..."}
+{"event": "step", "step": "requirements", "message": "2 packages"}
+{"event": "note", "level": "warning", "file": "cog.yaml", "line": 3, "message": "..."}
+{"event": "failed", "file": "predict.py", "line": 12, "message": "...", "advice": "..."}
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ COMPANIONS = {
 _LLM = "the host runs models: use dormouse.llm.Model, or the calls of transformers that the SDK answers"
 _MATH = "write the arithmetic in Python (math, statistics), or have the model's embeddings come from `embed`"
 _IMAGE = "images can't be decoded in a component yet; take text or bytes"
+_MODEL = "use dormouse.BaseModel or a dataclass"
 
 ADVICE = {
     "numpy": _MATH, "scipy": _MATH, "pandas": _MATH + "; csv and json are there", "scikit-learn": _MATH,
@@ -32,14 +33,16 @@ ADVICE = {
     "torchvision": _IMAGE, "torchaudio": _LLM, "tensorflow": _LLM, "jax": _LLM, "onnxruntime": _LLM,
     "vllm": _LLM, "llama-cpp-python": _LLM, "diffusers": _LLM, "sentence-transformers": _LLM,
     "ctransformers": _LLM,
-    "pydantic": "use dormouse.BaseModel or a dataclass", "pydantic-core": "use dormouse.BaseModel or a dataclass",
+    "pydantic": _MODEL, "pydantic-core": _MODEL,
     "orjson": "use json", "ujson": "use json", "lxml": "use xml.etree", "regex": "use re",
     "aiohttp": "a component reaches no network", "grpcio": "a component reaches no network",
     "cryptography": "use hashlib and hmac", "psycopg2": "a component reaches no network",
 }  # fmt: skip
 """What to do instead of packages with native code."""
 
-_NATIVE = "it has native code or no wheel at all; look for a pure-Python package (its wheel ends in -none-any.whl)"
+_NATIVE = (
+    "it has native code or no wheel at all; look for a pure-Python package (its wheel ends in -none-any.whl)"
+)
 
 
 def split(requirements: Iterable[str]) -> tuple[list[str], list[Note]]:
@@ -57,7 +60,7 @@ def split(requirements: Iterable[str]) -> tuple[list[str], list[Note]]:
 
 
 def install(requirements: Sequence[str], folder: str) -> list[str]:
-    """Installs pure-Python wheels into a folder; returns what was installed. `Failure` names the native ones."""
+    """Installs pure-Python wheels into a folder; returns what. `Failure` names the native ones."""
     os.makedirs(folder, exist_ok=True)
     if not requirements:
         return []
@@ -86,7 +89,9 @@ def refusal(names: Sequence[str], wanted_by: str | None = None) -> Failure:
     lines = [f"{name}: {ADVICE.get(name, _NATIVE)}" for name in names]
     by = f" (wanted by {wanted_by})" if wanted_by else ""
     verb = "is" if len(names) == 1 else "are"
-    return Failure(f"{', '.join(names)}{by} {verb} not pure Python and can't be loaded", advice="\n".join(lines))
+    return Failure(
+        f"{', '.join(names)}{by} {verb} not pure Python and can't be loaded", advice="\n".join(lines)
+    )
 
 
 def normalized(requirement: str) -> str:

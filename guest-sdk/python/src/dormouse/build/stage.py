@@ -1,11 +1,11 @@
 """Lays out what goes into a component in one folder.
 
-    dormouse_app.py      the module componentize-py starts
-    dormouse_plan.json   what it is to load
-    dormouse/, cog/      the SDK
-    torch/, transformers/  the look-alikes
-    site/                requirements
-    predictor/           the author's folder
+dormouse_app.py      the module componentize-py starts
+dormouse_plan.json   what it is to load
+dormouse/, cog/      the SDK
+torch/, transformers/  the look-alikes
+site/                requirements
+predictor/           the author's folder
 """
 
 from __future__ import annotations

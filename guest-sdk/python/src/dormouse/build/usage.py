@@ -137,11 +137,11 @@ class _Imports(ast.NodeVisitor):
     def visit_Try(self, node: ast.Try) -> None:
         is_guard = any(_catches_import_error(handler) for handler in node.handlers)
         self._guarded += is_guard
-        for statement in node.body:
-            self.visit(statement)
+        for guarded in node.body:
+            self.visit(guarded)
         self._guarded -= is_guard
-        for statement in [*node.handlers, *node.orelse, *node.finalbody]:
-            self.visit(statement)
+        for rest in (*node.handlers, *node.orelse, *node.finalbody):
+            self.visit(rest)
 
     def visit_If(self, node: ast.If) -> None:
         # `if TYPE_CHECKING:` is for other tools.

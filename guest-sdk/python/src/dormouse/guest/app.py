@@ -6,6 +6,7 @@ memory then is the snapshot that every prediction starts from.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 from componentize_py_types import Err
 
 from .. import host, threads
-from ..load import import_file, find
+from ..load import find, import_file
 from ..manifest import manifest
 from ..worker import PredictionError, Worker
 from . import archive, bindings, logs, loop, overlay
@@ -64,10 +65,9 @@ def _prepare(plan: dict[str, Any], here: str) -> Worker:
 
 def _import_if_there(name: str) -> None:
     """Imports what the author imports inside a function, as a prediction will find it here."""
-    try:
+    # Where this fails the import in the function fails as well, and the author handles it there.
+    with contextlib.suppress(ImportError):
         importlib.import_module(name)
-    except ImportError:
-        pass  # then the import in the function fails as well, where the author handles it
 
 
 def _close(plan: dict[str, Any], here: str, folder: str) -> None:

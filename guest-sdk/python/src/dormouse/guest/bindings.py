@@ -55,16 +55,16 @@ class Model:
         return host.ModelInfo(**vars(self._handle.info()))
 
     def tokenize(self, text: str) -> list[int]:
-        return _call(self._handle.tokenize, text)
+        return list(_call(self._handle.tokenize, text))
 
     def detokenize(self, tokens: list[int]) -> str:
-        return _call(self._handle.detokenize, tokens)
+        return str(_call(self._handle.detokenize, tokens))
 
     def generate(self, request: host.Request) -> Completion:
         return Completion(_call(self._handle.generate, _request(request)))
 
     def embed(self, inputs: list[str]) -> list[list[float]]:
-        return _call(self._handle.embed, inputs)
+        return list(_call(self._handle.embed, inputs))
 
 
 class Completion:

@@ -35,11 +35,11 @@ class Loop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody waits in another thread."""
 
-    def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """Runs the function here: there is no other thread."""
         future = self.create_future()
         try:
-            future.set_result(function(*args))
+            future.set_result(func(*args))
         except Exception as error:
             future.set_exception(error)
         return future

@@ -207,14 +207,14 @@ _stat = os.stat
 
 def install(overlay: Overlay) -> None:
     """Makes `open` and `os` see the overlay, and nothing else."""
-    builtins.open = io.open = overlay.open  # type: ignore[assignment]
-    os.stat = os.lstat = overlay.stat  # type: ignore[assignment]
+    builtins.open = io.open = overlay.open
+    os.stat = os.lstat = overlay.stat
     os.listdir = overlay.listdir  # type: ignore[assignment]
     os.scandir = overlay.scandir  # type: ignore[assignment]
     os.mkdir = overlay.mkdir
     os.unlink = os.remove = overlay.unlink
     os.rmdir = overlay.rmdir
-    os.rename = os.replace = overlay.rename
+    os.rename = os.replace = overlay.rename  # type: ignore[assignment]
 
 
 def _absolute(path: Any) -> str:

@@ -51,7 +51,7 @@ class Tensor:
         """The same tensor, as are the next ones."""
         return self
 
-    cuda = cpu = detach = clone = contiguous = long = int = to
+    cuda = cpu = detach = clone = contiguous = long = to
 
     def tolist(self) -> Any:
         """The numbers as lists."""

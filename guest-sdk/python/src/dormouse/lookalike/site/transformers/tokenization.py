@@ -108,7 +108,9 @@ class AutoTokenizer:
         rows = [self._row(one, limit) for one in texts]
         longest = max(map(len, rows), default=0)
         ids = [[PADDING] * (longest - len(row)) + row for row in rows] if padding else rows
-        mask = [[0] * (len(padded) - len(row)) + [1] * len(row) for padded, row in zip(ids, rows, strict=True)]
+        mask = [
+            [0] * (len(padded) - len(row)) + [1] * len(row) for padded, row in zip(ids, rows, strict=True)
+        ]
         if return_tensors is None and isinstance(text, str):
             return BatchEncoding(input_ids=ids[0], attention_mask=mask[0])
         if return_tensors is None:
