@@ -13,6 +13,7 @@ from conftest import FakeHost
 
 import dormouse
 from dormouse import BaseModel, BasePredictor, BaseRunner, ConcatenateIterator, Input, Path
+from dormouse.guest import loop
 from dormouse.llm import Model
 from dormouse.load import find
 from dormouse.manifest import manifest
@@ -23,7 +24,7 @@ def worker(subject: Any) -> Worker:
     """A worker of a class or function, set up."""
     module = type("module", (), {"__name__": "predict", subject.__name__: subject})
     loaded = find(module, subject.__name__)  # type: ignore[arg-type]
-    made = Worker(loaded, manifest(loaded, "test"), asyncio.new_event_loop().run_until_complete)
+    made = Worker(loaded, manifest(loaded, "test"), loop.run)
     made.setup()
     return made
 
@@ -232,6 +233,25 @@ def test_metrics_progress_and_logs_reach_the_host(fake_host: FakeHost) -> None:
     assert fake_host.metrics == {"tokens": 5.0, "ratio": 0.5, "old": 1.0}
     assert fake_host.notes == [(0.5, "half")]
     assert fake_host.logs == [("info", "metric names = ['a']"), ("warn", "note")]
+
+
+def test_tasks_run_side_by_side_and_executors_run_in_line() -> None:
+    async def predict() -> list[int]:
+        async def one(n: int) -> int:
+            await asyncio.sleep(0.001 * n)
+            return n
+
+        return await asyncio.gather(one(2), one(1), asyncio.to_thread(lambda: 3))
+
+    assert answer(predict) == [2, 1, 3]
+
+
+def test_waiting_for_what_can_not_happen_is_an_error() -> None:
+    async def predict() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    assert failure(predict) == "predict waits for something that can't happen: no timer or task is left"
 
 
 def test_an_iterator_that_was_promised_must_come() -> None:

@@ -97,18 +97,23 @@ class _Reported:
             if isinstance(error, SystemExit):
                 raise PredictionError(f"predictor exited with {error.code} instead of returning") from None
             if error is not None:
-                traceback.print_exception(error.with_traceback(_own(trace)))
+                print(_trace(error), end="", file=sys.stderr)
                 raise PredictionError(_message(error)) from None
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
 
 
-def _own(trace: Any) -> Any:
-    """The traceback without the frames of this file."""
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__ and trace.tb_next:
+_NOT_THE_AUTHORS = (os.path.dirname(__file__), os.path.dirname(inspect.__file__) + "/asyncio/")
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback from the author's first frame on, in paths from the author's folder."""
+    trace = error.__traceback__
+    while trace and trace.tb_next and trace.tb_frame.f_code.co_filename.startswith(_NOT_THE_AUTHORS):
         trace = trace.tb_next
-    return trace
+    text = "".join(traceback.format_exception(error.with_traceback(trace)))
+    return text.replace(os.getcwd() + "/", "")
 
 
 def _message(error: BaseException) -> str:

@@ -175,11 +175,14 @@ class Evaluator(ast.NodeVisitor):
         for keyword in node.keywords:
             if taken is not None and keyword.arg is not None and keyword.arg not in taken:
                 self._problem(keyword.value.lineno, f"{name}(..., {keyword.arg}=) {_NOT_HERE}")
+        if getattr(function, "__name__", "") == "pipeline":
+            self._check_task(sys.modules[function.__module__], node)
+
+    def _check_task(self, module: Any, node: ast.Call) -> None:
         task = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg == "task"), None)
-        tasks = getattr(sys.modules.get(getattr(function, "__module__", "")), "TASKS", None)
-        is_task = tasks and getattr(function, "__name__", "") == "pipeline" and isinstance(task, ast.Constant)
-        if is_task and task.value not in tasks:
-            self._problem(node.lineno, f"pipeline({task.value!r}) has no host model, {tasks[0]!r} has")
+        if isinstance(task, ast.Constant) and task.value not in module.TASKS:
+            text = f"pipeline({task.value!r}) has no host model, {module.TASKS[0]!r} has"
+            self._problem(node.lineno, text)
 
     def _note_model(self, function: Any, node: ast.Call) -> None:
         position = _MODEL_ARGUMENT.get(getattr(function, "__qualname__", "").rpartition(".")[2] or "")

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 from typing import Any
 
 from componentize_py_types import Err
@@ -83,6 +84,7 @@ def _close(plan: dict[str, Any], here: str, folder: str) -> None:
         with open(os.path.join(folder, name), "rb") as file:
             files.add(os.path.join(folder, name), file.read())
     sys.meta_path.append(later)
+    tempfile.tempdir = overlay.FOLDERS[0]  # it would look for one by trial
     overlay.install(files)
 
 

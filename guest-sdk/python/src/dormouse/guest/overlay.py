@@ -10,7 +10,9 @@ from __future__ import annotations
 import builtins
 import errno
 import io
+import itertools
 import os
+import shutil
 import stat as stats
 from collections.abc import Iterator
 from typing import Any
@@ -19,12 +21,18 @@ FOLDERS = ("/tmp",)
 """Folders that are there from the start."""
 
 
+DESCRIPTOR_MIN = 1 << 16
+"""Where the overlay's file descriptors start, far above the system's."""
+
+
 class Overlay:
     """A tree of files, by absolute path."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
         self._folders = {"/", *FOLDERS}
+        self._descriptors: dict[int, _File] = {}
+        self._numbers = itertools.count(DESCRIPTOR_MIN)
 
     def add(self, path: str, content: bytes) -> None:
         """Puts a file in place, with the folders above it."""
@@ -47,12 +55,31 @@ class Overlay:
         opener: Any = None,
     ) -> Any:
         """Opens a file as `open` does."""
-        if isinstance(file, int):
+        if opener is not None:
+            file = opener(file, os.O_RDWR)
+        if not isinstance(file, int):
+            raw = self._open(_absolute(file), set(mode) - {"b", "t"})
+        elif file in self._descriptors:
+            raw = self._descriptors[file]
+        else:
             return _open(file, mode, buffering, encoding, errors, newline, closefd)
-        raw = self._open(_absolute(file), set(mode) - {"b", "t"})
         if "b" in mode:
             return raw
         return io.TextIOWrapper(raw, encoding or "utf-8", errors, newline)
+
+    def open_descriptor(self, path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+        """Opens a file as `os.open` does, for `tempfile`."""
+        letters = "r" if flags & 3 == os.O_RDONLY else "x" if flags & os.O_EXCL else "w"
+        descriptor = next(self._numbers)
+        self._descriptors[descriptor] = self._open(_absolute(path), {letters})
+        return descriptor
+
+    def close_descriptor(self, descriptor: int) -> None:
+        """Closes what `open_descriptor` opened."""
+        if descriptor in self._descriptors:
+            self._descriptors.pop(descriptor).close()
+        else:
+            _close(descriptor)
 
     def _open(self, path: str, mode: set[str]) -> _File:
         if path in self._folders:
@@ -202,12 +229,17 @@ class _Entries(list[_Entry]):
 
 
 _open = io.open
+_close = os.close
 _stat = os.stat
 
 
 def install(overlay: Overlay) -> None:
     """Makes `open` and `os` see the overlay, and nothing else."""
+    # It asks which functions take descriptors of folders when it is imported.
+    shutil._use_fd_functions = False  # type: ignore[attr-defined]
     builtins.open = io.open = overlay.open
+    os.open = overlay.open_descriptor
+    os.close = overlay.close_descriptor  # type: ignore[assignment]
     os.stat = os.lstat = overlay.stat
     os.listdir = overlay.listdir  # type: ignore[assignment]
     os.scandir = overlay.scandir  # type: ignore[assignment]
