@@ -1,0 +1,60 @@
+#!/usr/bin/env node
+/**
+ * `node build/main.js FOLDER -o predictor.wasm`: bundles a predictor (`bundle`), chooses its engine
+ * (`engines`) and makes the component (`componentize`). What it is doing goes to standard error as JSON
+ * lines (`report`); what came out is one JSON object on standard output.
+ */
+
+import { parseArgs } from "node:util";
+import { bundle, examine } from "./bundle.js";
+import { componentize } from "./componentize.js";
+import { ABSENT } from "./engines.js";
+import { readProject } from "./project.js";
+import { Failure, Reporter } from "./report.js";
+
+/**
+ * Builds a folder; what came of it.
+ *
+ * @param {string} folder
+ * @param {{ output: string, check?: boolean }} options
+ * @param {Reporter} reporter
+ */
+export async function build(folder, { output, check }, reporter) {
+  const start = performance.now();
+  reporter.step("project", folder);
+  const project = readProject(folder);
+  reporter.step("usage", project.file);
+  const { web, absent, models, streaming } = await examine(project);
+  for (const { name, file, line } of absent) {
+    reporter.note("warning", `${name} is not there: ${ABSENT[/** @type {keyof typeof ABSENT} */ (name)]}`, { file, line });
+  }
+  const fetches = web.includes("fetch");
+  if (fetches) reporter.note("warning", "fetch reaches only hosts that the function is allowed; others fail");
+  const engine = project.engine ?? (web.length > 0 ? "starling" : "quickjs");
+  const reason = web.length > 0 ? `for ${web.join(", ")}` : "nothing needs more";
+  reporter.step("engine", `${engine}: ${reason}`);
+  const source = await bundle(project, engine, { models, streaming });
+  const result = { name: project.name, engine, models, settings: {} };
+  const seconds = () => Math.round((performance.now() - start) / 10) / 100;
+  if (check) return { ...result, notes: reporter.notes, seconds: seconds() };
+  reporter.step("component", "running the file and taking its snapshot");
+  const bytes = await componentize(engine, source, { output, fetches });
+  return { ...result, component: output, bytes, notes: reporter.notes, seconds: seconds() };
+}
+
+async function main() {
+  const options = { output: { type: "string", short: "o" }, check: { type: "boolean" } };
+  const { values, positionals } = parseArgs({ options: /** @type {any} */ (options), allowPositionals: true });
+  const reporter = new Reporter();
+  try {
+    if (positionals.length !== 1 || !values.output) throw new Failure("usage: main.js FOLDER -o FILE.wasm [--check]");
+    const result = await build(positionals[0], /** @type {any} */ (values), reporter);
+    console.log(JSON.stringify(result));
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    reporter.failed(error);
+    process.exitCode = 1;
+  }
+}
+
+if (import.meta.filename === process.argv[1]) await main();
