@@ -118,9 +118,12 @@ pub struct New {
 /// `dormouse build`.
 #[derive(Debug, clap::Args)]
 pub struct Build {
-    /// Folder of the project
+    /// Folder of the project: with a Cargo.toml, a predict.py or cog.yaml, or a package.json
     #[arg(default_value = ".")]
     pub project: PathBuf,
+    /// Where build tools are kept.
+    #[command(flatten)]
+    pub data: Data,
 }
 
 /// `dormouse push`.
@@ -153,6 +156,9 @@ pub struct Push {
     /// Where the service is.
     #[command(flatten)]
     pub connection: Connection,
+    /// Where build tools are kept.
+    #[command(flatten)]
+    pub data: Data,
 }
 
 /// `dormouse run`.

@@ -171,6 +171,11 @@ impl Settings {
         Ok(Config::new(self.data_dir(data)?).models_dir())
     }
 
+    /// Folder of what builds projects of guest languages.
+    pub fn tools_dir(&self, data: &Data) -> Result<PathBuf, Error> {
+        Ok(self.data_dir(data)?.join("tools"))
+    }
+
     fn data_dir(&self, data: &Data) -> Result<PathBuf, Error> {
         let usual = || dir("XDG_DATA_HOME", ".local/share");
         data.data.clone().or_else(|| self.data_dir.clone()).or_else(usual).ok_or(Error::NoHome)

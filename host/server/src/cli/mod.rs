@@ -32,8 +32,8 @@ pub fn run(args: Args) -> Result<(), Error> {
     match args.command {
         Command::Serve(serve) => serve::run(settings()?, &serve, &mut terminal),
         Command::New(new) => project::new(&new, &mut terminal),
-        Command::Build(build) => project::build(&build, &mut terminal),
-        Command::Push(push) => push::run(&client(&push.connection)?, &push, &mut terminal),
+        Command::Build(build) => project::build(&settings()?, &build, &mut terminal),
+        Command::Push(push) => push::run(&settings()?, &client(&push.connection)?, &push, &mut terminal),
         Command::Run(run) => run::run(&client(&run.connection)?, &run, &mut terminal),
         Command::Fn(function) => functions::run(client, &function, &mut terminal),
         Command::Logs(logs) => logs::run(&client(&logs.connection)?, &logs, &mut terminal),

@@ -9,7 +9,7 @@ use super::client::{Call, Client};
 use super::output::short;
 use super::terminal::{BOLD, Terminal};
 use super::{Error, project};
-use crate::args::Push;
+use crate::args::{Push, Settings};
 use crate::scaffold;
 
 /// Separates the parts of a deploy. Checked against the component before it is used.
@@ -23,21 +23,26 @@ struct Target {
     path: PathBuf,
 }
 
-pub(super) fn run(client: &Client, push: &Push, terminal: &mut Terminal) -> Result<(), Error> {
+pub(super) fn run(
+    settings: &Settings,
+    client: &Client,
+    push: &Push,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
     let target = Target::new(&push.what, push.path.as_deref());
-    let (own_name, wasm) = if target.path.is_dir() {
-        let built = scaffold::build(&target.path)?;
+    let (own_name, wasm, wanted) = if target.path.is_dir() {
+        let built = project::component(&target.path, &settings.tools_dir(&push.data)?, terminal)?;
         if !terminal.json {
             project::show(&built, terminal)?;
         }
-        (built.name, built.wasm)
+        (built.name, built.wasm, built.settings)
     } else {
-        (own_name(&target.path), target.path.clone())
+        (own_name(&target.path), target.path.clone(), Map::new())
     };
     let name = target.name.unwrap_or(own_name);
     let component = fs::read(&wasm).map_err(|error| file_error(&wasm, error))?;
     scaffold::check_component(&wasm, &component)?;
-    let body = multipart(&settings(push), &component);
+    let body = multipart(&with_typed(wanted, push), &component);
     let answer = client.json(&Call {
         method: "PUT",
         path: &["v1", "functions", &name],
@@ -50,7 +55,7 @@ pub(super) fn run(client: &Client, push: &Push, terminal: &mut Terminal) -> Resu
 impl Target {
     /// One word is a path if there is such a folder or file, else the name of the project here.
     fn new(what: &str, path: Option<&Path>) -> Self {
-        let is_path = what.contains(['/', '.']) || Path::new(what).join("Cargo.toml").is_file();
+        let is_path = what.contains(['/', '.']) || scaffold::is_project(Path::new(what));
         match path {
             Some(path) => Self { name: Some(what.to_owned()), path: path.to_owned() },
             None if is_path => Self { name: None, path: what.into() },
@@ -64,17 +69,18 @@ fn own_name(wasm: &Path) -> String {
     wasm.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase().replace('_', "-")
 }
 
-/// Only what was typed: the service knows the defaults.
-fn settings(push: &Push) -> Value {
-    let mut settings = Map::new();
+/// What the project asks for, and what was typed on top; the service knows the defaults.
+fn with_typed(mut settings: Map<String, Value>, push: &Push) -> Value {
     let mut set = |key: &str, value: Option<Value>| value.map(|value| settings.insert(key.to_owned(), value));
     set("timeout_ms", push.timeout.map(|timeout| json!(timeout.as_millis() as u64)));
     set("memory_bytes", push.memory.map(Value::from));
     set("concurrency", push.concurrency.map(Value::from));
     set("queue_max", push.queue.map(Value::from));
-    let env: Map<_, _> = push.env.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-    set("env", (!env.is_empty()).then(|| env.into()));
     set("models", (!push.model.is_empty()).then(|| json!(push.model)));
+    if !push.env.is_empty() {
+        let env = settings.entry("env").or_insert_with(|| json!({}));
+        push.env.iter().for_each(|(key, value)| env[key] = json!(value));
+    }
     settings.into()
 }
 
@@ -151,12 +157,23 @@ mod tests {
 
     #[test]
     fn settings_hold_only_what_was_typed() {
-        assert_eq!(settings(&push(&["x"])), json!({}));
+        assert_eq!(with_typed(Map::new(), &push(&["x"])), json!({}));
         let push = push(&["x", "--timeout", "1m 500ms", "--memory=64MiB", "--env", "K=V=W", "--model", "m"]);
         assert_eq!(push.timeout, Some(Duration::from_millis(60_500)));
         assert_eq!(
-            settings(&push),
+            with_typed(Map::new(), &push),
             json!({"timeout_ms": 60_500, "memory_bytes": 67_108_864, "env": {"K": "V=W"}, "models": ["m"]})
+        );
+    }
+
+    #[test]
+    fn what_is_typed_goes_before_what_the_project_asks_for() {
+        let Value::Object(wanted) = json!({"concurrency": 4, "env": {"A": "1", "B": "2"}}) else {
+            unreachable!()
+        };
+        assert_eq!(
+            with_typed(wanted, &push(&["x", "--concurrency", "8", "--env", "B=3"])),
+            json!({"concurrency": 8, "env": {"A": "1", "B": "3"}})
         );
     }
 }

@@ -3,10 +3,11 @@
 mod build;
 mod new;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use build::{Built, build, check_component};
+pub use build::{Built, Told, build, check_component, is_project};
 pub use new::new;
 
 /// The target that a predictor is built for.
@@ -24,7 +25,7 @@ pub enum Error {
     #[error("{} is there already and not empty: choose another folder with --path", .0.display())]
     NotEmpty(PathBuf),
     /// The folder to build is no project.
-    #[error("no project at {}: `dormouse new NAME` starts one", .0.display())]
+    #[error("no project at {} (want Cargo.toml, predict.py, cog.yaml or package.json): `dormouse new NAME` starts one", .0.display())]
     NoProject(PathBuf),
     /// There is no cargo.
     #[error("cargo is not installed: a Rust project needs it (install Rust with rustup)")]
@@ -38,6 +39,31 @@ pub enum Error {
     /// The package makes no component.
     #[error("package \"{0}\" makes no .wasm: its Cargo.toml needs [lib] crate-type = [\"cdylib\"]")]
     NoArtifact(String),
+    /// A guest language's own program is missing or too old.
+    #[error("{0}")]
+    NoTool(String),
+    /// The tools of a guest language could not be installed.
+    #[error("`{command}` failed: {said}")]
+    Install {
+        /// What was run.
+        command: String,
+        /// Its last words.
+        said: String,
+    },
+    /// The project can't be built as it is.
+    #[error("{}{message}{}", .place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default(),
+        .advice.as_ref().map(|advice| format!("\n{advice}")).unwrap_or_default())]
+    Build {
+        /// File and line, if it has a place.
+        place: Option<String>,
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        advice: Option<String>,
+    },
+    /// A build ended without saying why.
+    #[error("the build broke off: {0}")]
+    BuildBroke(String),
     /// A file that the service could only refuse.
     #[error("{} is {what}: push what `dormouse build` makes", path.display())]
     NotComponent {
@@ -61,4 +87,11 @@ impl Error {
     fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::File { path: path.to_owned(), error }
     }
+}
+
+/// Writes a file and the folders above it.
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let folder = path.parent().expect("a file is in a folder");
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    fs::write(path, text).map_err(Error::file(path))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::Error;
+use super::{Error, write};
 
 /// The SDK's files, by their path below `sdk/`.
 const SDK: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
@@ -40,12 +40,6 @@ fn is_name(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.ends_with(plain)
         && name.chars().all(|c| plain(c) || c == '-')
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let folder = path.parent().expect("a file is in a folder");
-    fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    fs::write(path, text).map_err(Error::file(path))
 }
 
 #[cfg(test)]

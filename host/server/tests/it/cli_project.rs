@@ -130,7 +130,8 @@ fn a_new_project_is_pushed_run_rolled_back_and_removed() {
 #[test]
 fn a_new_project_builds_into_a_small_component() {
     let folder = tempfile::tempdir().unwrap();
-    let built = scaffold::build(&project(folder.path())).unwrap();
+    let project = project(folder.path());
+    let built = scaffold::build(&project, folder.path(), &mut |told| panic!("{told:?}")).unwrap();
     assert_eq!(built.name, "greeter");
     scaffold::check_component(&built.wasm, &fs::read(&built.wasm).unwrap()).unwrap();
     assert!(built.bytes < 1 << 20, "{} bytes for a greeting", built.bytes);

@@ -1,31 +1,16 @@
-//! From a project to a component, by cargo.
+//! A Rust project, by cargo.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{Error, TARGET};
+use super::{Built, Error};
+use crate::scaffold::TARGET;
 
 /// Cargo's profile where neither the package nor its workspace names one.
 const PROFILE: &str = "release";
-/// The first bytes of every WebAssembly binary; then comes what it is, a module or a component.
-const MAGIC: &[u8] = b"\0asm";
-const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
-const MODULE: [u8; 4] = [1, 0, 0, 0];
-
-/// A component that was built.
-#[derive(Debug)]
-pub struct Built {
-    /// What the project is called.
-    pub name: String,
-    /// The component.
-    pub wasm: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-}
 
 /// What a build needs to know of a package. `[package.metadata.dormouse]` may give a `name` and a
 /// `profile`, `[workspace.metadata.dormouse]` a `profile`.
@@ -35,27 +20,11 @@ struct Package {
     profile: String,
 }
 
-/// Builds the project in `folder`. What cargo says goes to standard error.
-pub fn build(folder: &Path) -> Result<Built, Error> {
+/// Builds the cargo package in `folder`. What cargo says goes to standard error.
+pub(super) fn build(folder: &Path) -> Result<Built, Error> {
     let package = Package::read(folder)?;
     let wasm = compile(&package)?;
-    let mut head = Vec::new();
-    let file = fs::File::open(&wasm).map_err(Error::file(&wasm))?;
-    let bytes = file.metadata().map_err(Error::file(&wasm))?.len();
-    file.take(8).read_to_end(&mut head).map_err(Error::file(&wasm))?;
-    check_component(&wasm, &head)?;
-    Ok(Built { name: package.name, wasm, bytes })
-}
-
-/// Fails where the bytes begin like anything but a component.
-pub fn check_component(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let what = match bytes.strip_prefix(MAGIC) {
-        Some(rest) if rest.starts_with(&COMPONENT) => return Ok(()),
-        Some(rest) if rest.starts_with(&MODULE) => "a WebAssembly module, not a component",
-        Some(_) => "WebAssembly of an unknown version, not a component",
-        None => "no WebAssembly component",
-    };
-    Err(Error::NotComponent { path: path.to_owned(), what })
+    Built::check(package.name, wasm)
 }
 
 impl Package {
@@ -145,17 +114,6 @@ fn has_target() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_components_pass() {
-        let check =
-            |bytes: &[u8]| check_component(Path::new("x.wasm"), bytes).map_err(|error| error.to_string());
-        assert_eq!(check(b"\0asm\x0d\0\x01\0rest"), Ok(()));
-        assert!(check(b"\0asm\x01\0\0\0").unwrap_err().contains("module"));
-        assert!(check(b"\0asm\x02\0\0\0").unwrap_err().contains("version"));
-        assert!(check(b"\x7fELF").unwrap_err().contains("x.wasm"));
-        assert!(check(b"").is_err());
-    }
 
     #[test]
     fn the_artifact_is_the_packages_own() {
