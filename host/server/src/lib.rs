@@ -16,6 +16,7 @@ mod dispatch;
 mod error;
 mod function;
 mod http;
+mod local;
 mod metrics;
 mod prediction;
 pub mod pull;
@@ -27,4 +28,5 @@ mod store;
 
 pub use config::Config;
 pub use error::Error;
+pub use local::LocalError;
 pub use serve::serve;

@@ -186,7 +186,7 @@ fn make_dir(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::Data { path: path.to_owned(), source })
 }
 
-fn runtime_config(config: &Config) -> dormouse_runtime::Config {
+pub(crate) fn runtime_config(config: &Config) -> dormouse_runtime::Config {
     dormouse_runtime::Config {
         instances_max: config.runtime.instances_max,
         memory_bytes_max: config.runtime.memory_bytes_max,
@@ -197,7 +197,7 @@ fn runtime_config(config: &Config) -> dormouse_runtime::Config {
     }
 }
 
-fn engine_config(config: &Config) -> dormouse_engine::Config {
+pub(crate) fn engine_config(config: &Config) -> dormouse_engine::Config {
     let engine = &config.engine;
     dormouse_engine::Config {
         threads: engine.threads,

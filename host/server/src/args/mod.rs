@@ -41,6 +41,8 @@ pub enum Command {
     New(New),
     /// Build a predictor project into a component
     Build(Build),
+    /// Run a prediction of a project or component here, without a service
+    Predict(Predict),
     /// Deploy a component or a project and print its invocation URL
     Push(Push),
     /// Invoke a function
@@ -122,6 +124,32 @@ pub struct Build {
     #[arg(default_value = ".")]
     pub project: PathBuf,
     /// Where build tools are kept.
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// `dormouse predict`.
+#[derive(Debug, clap::Args)]
+pub struct Predict {
+    /// Project folder or .wasm file
+    #[arg(default_value = ".", value_name = "PATH")]
+    pub what: PathBuf,
+    /// Input: key=value (key=@FILE for a file), a JSON object, or - for standard input; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub input: Vec<String>,
+    /// Write the output to a file instead
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Environment variable of the predictor; may be repeated
+    #[arg(long, value_parser = parse_pair, value_name = "KEY=VALUE")]
+    pub env: Vec<(String, String)>,
+    /// Model the predictor may open, beside those it declares; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub model: Vec<String>,
+    /// Print what the prediction cost, to standard error
+    #[arg(long)]
+    pub stats: bool,
+    /// Where models, compiled code and build tools are.
     #[command(flatten)]
     pub data: Data,
 }

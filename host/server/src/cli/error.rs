@@ -55,6 +55,9 @@ pub enum Error {
     /// A project could not be made or built.
     #[error(transparent)]
     Scaffold(#[from] scaffold::Error),
+    /// A prediction on this machine failed.
+    #[error(transparent)]
+    Local(#[from] crate::LocalError),
     /// The service could not start or go on.
     #[error(transparent)]
     Serve(#[from] crate::Error),

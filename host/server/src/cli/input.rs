@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::Error;
+use super::{Error, files};
 
 /// Bytes of input read from a file or from standard input.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
@@ -44,9 +45,15 @@ fn pair(word: &str) -> Result<(&str, &str), Error> {
     }
 }
 
-/// What `key=text` means: `@FILE` is the file's text (`@@` a plain `@`), the rest goes by type.
+/// What `key=text` means: `@FILE` is the file's text, or all of it where the input is a file (`@@` is a
+/// plain `@`); the rest goes by type.
 fn value(key: &str, text: &str, schema: &Value) -> Result<Value, Error> {
+    let is_file = schema["format"] == "uri";
     let text = match text.strip_prefix('@') {
+        Some(path) if is_file && !path.starts_with('@') => {
+            let path = Path::new(path);
+            return Ok(files::to_url(path, &bytes_of(path)?).into());
+        }
         Some(rest) if rest.starts_with('@') => rest.to_owned(),
         Some(path) => file(path)?,
         None => text.to_owned(),
@@ -104,6 +111,20 @@ fn type_of(value: &Value) -> &'static str {
 fn file(path: &str) -> Result<String, Error> {
     let file = fs::File::open(path).map_err(|error| Error::File { path: path.to_owned(), error })?;
     text_of(path, file)
+}
+
+/// A file's content, as far as an input may be long.
+fn bytes_of(path: &Path) -> Result<Vec<u8>, Error> {
+    let name = path.display().to_string();
+    let mut content = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(INPUT_BYTES_MAX + 1).read_to_end(&mut content));
+    match read {
+        Ok(read) if read as u64 > INPUT_BYTES_MAX => {
+            Err(Error::Usage(format!("{name} has more than {INPUT_BYTES_MAX} bytes")))
+        }
+        Ok(_) => Ok(content),
+        Err(error) => Err(Error::File { path: name, error }),
+    }
 }
 
 fn text_of(name: &str, from: impl Read) -> Result<String, Error> {

@@ -3,11 +3,13 @@
 mod client;
 mod error;
 mod events;
+mod files;
 mod functions;
 mod input;
 mod logs;
 mod models;
 mod output;
+mod predict;
 mod project;
 mod push;
 mod run;
@@ -34,6 +36,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         Command::New(new) => project::new(&new, &mut terminal),
         Command::Build(build) => project::build(&settings()?, &build, &mut terminal),
         Command::Push(push) => push::run(&settings()?, &client(&push.connection)?, &push, &mut terminal),
+        Command::Predict(predict) => predict::run(settings()?, &predict, &mut terminal),
         Command::Run(run) => run::run(&client(&run.connection)?, &run, &mut terminal),
         Command::Fn(function) => functions::run(client, &function, &mut terminal),
         Command::Logs(logs) => logs::run(&client(&logs.connection)?, &logs, &mut terminal),

@@ -30,5 +30,5 @@ pub(crate) use job::{After, PAST_DEADLINE, run as run_job};
 pub(crate) use live::{Cursor, Live};
 #[cfg(test)]
 pub(crate) use record::tests::queued as queued_record;
-pub(crate) use record::{Failure, Json, Metrics, Order, Record, Status, millis};
+pub(crate) use record::{Failure, Json, Metrics, Order, Record, Status, millis, output};
 pub(crate) use run::{Call, Input};

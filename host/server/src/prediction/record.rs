@@ -118,14 +118,9 @@ impl Record {
         })
     }
 
-    /// Its output so far: what `predict` returned, or the list of what it emitted where that is `null`.
+    /// Its output so far.
     pub(crate) fn output(&self) -> Option<Json> {
-        let is_null = self.returned.as_ref().is_none_or(Json::is_null);
-        let mut elements = self.elements().peekable();
-        match (is_null, elements.peek()) {
-            (true, Some(_)) => Some(Json::list(elements)),
-            _ => self.returned.clone(),
-        }
+        output(self.returned.as_ref(), self.elements())
     }
 
     /// Its log lines so far, each with its end.
@@ -143,6 +138,16 @@ impl Record {
     pub(crate) fn took(&self) -> Duration {
         let times = self.started_at.zip(self.ended_at);
         times.map_or(Duration::ZERO, |(start, end)| end.duration_since(start).unwrap_or_default())
+    }
+}
+
+/// A prediction's output: what `predict` returned, or the list of what it emitted where that is `null`.
+pub(crate) fn output<'a>(returned: Option<&Json>, elements: impl Iterator<Item = &'a str>) -> Option<Json> {
+    let is_null = returned.is_none_or(Json::is_null);
+    let mut elements = elements.peekable();
+    match (is_null, elements.peek()) {
+        (true, Some(_)) => Some(Json::list(elements)),
+        _ => returned.cloned(),
     }
 }
 

@@ -58,7 +58,9 @@ fn interpreter() -> Result<(&'static str, String), Error> {
     }
     let (major, minor) = VERSION_MIN;
     let here = found.map_or_else(|| "none is installed".to_owned(), |version| format!("here is {version}"));
-    Err(Error::NoTool(format!("a Python project needs Python {major}.{minor} or newer to be built, and {here}")))
+    Err(Error::NoTool(format!(
+        "a Python project needs Python {major}.{minor} or newer to be built, and {here}"
+    )))
 }
 
 fn version(interpreter: &str) -> Option<String> {
