@@ -10,6 +10,8 @@ const TARGET: &str = "wasm32-wasip2";
 const PROFILE: &str = "guest";
 const EXAMPLES: [&str; 3] = ["chat", "hello", "support-triage"];
 const GUESTS: &str = "dormouse-test-guests";
+/// What they are built from, beside the examples. Other SDKs and examples get build folders of their own.
+const INPUTS: [&str; 5] = ["guest-sdk/rust", "guest-sdk/rust-macros", "tests/guests", "wit", "Cargo.lock"];
 
 /// Cargo's own settings for the host build, which would be wrong for the guests.
 const FOREIGN: [&str; 5] =
@@ -18,7 +20,8 @@ const FOREIGN: [&str; 5] =
 fn main() {
     let root = PathBuf::from(var("CARGO_MANIFEST_DIR")).join("..");
     let out = PathBuf::from(var("OUT_DIR"));
-    for input in ["guest-sdk", "examples", "tests/guests", "wit", "Cargo.lock"] {
+    let examples = EXAMPLES.map(|name| format!("examples/{name}"));
+    for input in INPUTS.into_iter().chain(examples.iter().map(String::as_str)) {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     let folder = build(&root, &out.join("guests"));

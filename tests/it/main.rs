@@ -4,6 +4,7 @@
 
 mod access;
 mod aliases;
+mod behaviour;
 mod chat;
 mod deploy;
 mod durable;

@@ -5,6 +5,8 @@
  * lines (`report`); what came out is one JSON object on standard output.
  */
 
+import { realpathSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { bundle, examine } from "./bundle.js";
 import { componentize } from "./componentize.js";
@@ -57,4 +59,5 @@ async function main() {
   }
 }
 
-if (import.meta.filename === process.argv[1]) await main();
+// Not where a test imports it.
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await main();

@@ -11,7 +11,7 @@ use crate::scaffold::Error;
 const SDK: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/javascript.rs"));
 
 /// The oldest Node that runs the SDK's build.
-const VERSION_MIN: u32 = 20;
+const VERSION_MIN: u32 = 18;
 
 /// Builds the JavaScript project in `folder`.
 pub(super) fn build(folder: &Path, tools_dir: &Path, tell: &mut dyn FnMut(Told)) -> Result<Built, Error> {
