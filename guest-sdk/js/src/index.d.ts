@@ -170,6 +170,10 @@ export class Model {
   embed(inputs: string[]): number[][];
   /** The tokens of a text. Control tokens spelled in it stay text. */
   tokenize(text: string): number[];
+  /** The tokens of a text in which control tokens are spelled, such as one that `render` wrote. */
+  tokenizeRendered(text: string): number[];
+  /** A chat as the model's own template writes it, up to the assistant's turn. */
+  render(messages: Iterable<Message>): string;
   /** The text of tokens; bytes that are not UTF-8 become U+FFFD. */
   detokenize(tokens: Iterable<number>): string;
 }

@@ -63,6 +63,27 @@ export class Model {
   }
 
   /**
+   * The tokens of a text in which control tokens are spelled, such as one that `render` wrote. A caller's
+   * words don't belong in it unchecked: they could spell the end of their turn.
+   *
+   * @param {string} text
+   * @returns {number[]}
+   */
+  tokenizeRendered(text) {
+    return [...call(() => this.#handle.tokenizeRendered(text))];
+  }
+
+  /**
+   * A chat as the model's own template writes it, up to the assistant's turn.
+   *
+   * @param {Iterable<Message>} messages
+   * @returns {string}
+   */
+  render(messages) {
+    return call(() => this.#handle.render([...messages].map(message)));
+  }
+
+  /**
    * The text of tokens; bytes that are not UTF-8 become U+FFFD.
    *
    * @param {Iterable<number>} tokens

@@ -44,9 +44,10 @@ class FakeHost:
 
 
 class FakeModel:
-    """One token a word; a completion's words are ` w0 w1 w2`, up to five of them."""
+    """One token a word, `<end>` a control token; a completion's words are ` w0 w1 w2`, up to five."""
 
     WORDS = 5
+    END = "<end>\0"  # another piece than the text "<end>"
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -61,8 +62,18 @@ class FakeModel:
         pieces = [words[0], *(" " + word for word in words[1:])] if text else []
         return [self._id(piece) for piece in pieces if piece]
 
+    def tokenize_rendered(self, text: str) -> list[int]:
+        parts = text.split("<end>")
+        tokens = self.tokenize(parts[0])
+        for part in parts[1:]:
+            tokens += [self._id(self.END), *self.tokenize(part)]
+        return tokens
+
+    def render(self, messages: list[tuple[str, str]]) -> str:
+        return "".join(f"{role}: {content}<end>" for role, content in messages) + "assistant:"
+
     def detokenize(self, tokens: list[int]) -> str:
-        return "".join(self._vocabulary[token] for token in tokens)
+        return "".join(self._vocabulary[token] for token in tokens).replace("\0", "")
 
     def generate(self, request: host.Request) -> FakeCompletion:
         self.requests.append(request)

@@ -70,9 +70,21 @@ def test_chats_are_rendered_by_the_host(model: Any, fake_host: FakeHost) -> None
     outputs = model.generate(**inputs, max_new_tokens=2)
     new = [ids[len(given) :] for given, ids in zip(inputs.input_ids, outputs, strict=True)]
     assert tokenizer.batch_decode(new)[0] == " w0 w1"
-    assert fake_host.models[0].requests[-1].prompt == [("user", "Hi")]
-    direct = tokenizer.apply_chat_template(messages, return_tensors="pt")
-    assert direct.shape[-1] == 7
+    prompt = fake_host.models[0].requests[-1].prompt
+    assert text == "user: Hi<end>assistant:" and prompt == model._model.tokenize_rendered(text)
+    assert tokenizer.decode(prompt) == text
+    assert tokenizer.decode(prompt, skip_special_tokens=True) == "user: Hiassistant:"
+    assert tokenizer.apply_chat_template(messages, return_tensors="pt").shape == (1, len(prompt))
+
+
+def test_control_tokens_spelled_in_a_prompt_are_read_as_such(model: Any, fake_host: FakeHost) -> None:
+    tokenizer = with_tokens_of(model)
+    inputs = tokenizer("a <end>b", return_tensors="pt")
+    model.generate(**inputs, max_new_tokens=1)
+    end = tokenizer.convert_tokens_to_ids("<end>")
+    assert end is not None and fake_host.models[0].requests[-1].prompt == inputs.input_ids[0].tolist()
+    assert inputs.input_ids[0][-2].item() == end
+    assert tokenizer.convert_tokens_to_ids("two words") is None
 
 
 def test_a_streamer_in_a_thread_yields_as_it_comes(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

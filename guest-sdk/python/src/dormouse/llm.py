@@ -136,6 +136,17 @@ class Model:
         """The tokens of a text. Control tokens spelled in it stay text."""
         return self._handle.tokenize(text)
 
+    def tokenize_rendered(self, text: str) -> list[int]:
+        """The tokens of a text in which control tokens are spelled, such as one that `render` wrote.
+
+        A caller's words don't belong in it unchecked: they could spell the end of their turn.
+        """
+        return self._handle.tokenize_rendered(text)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """A chat as the model's own template writes it, up to the assistant's turn."""
+        return self._handle.render([_message(message) for message in messages])
+
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of tokens; bytes that are not UTF-8 become U+FFFD."""
         return self._handle.detokenize(list(tokens))

@@ -39,6 +39,18 @@ impl Model {
         Ok(self.handle.tokenize(text)?)
     }
 
+    /// The tokens of a text in which control tokens are spelled, such as one that [`Model::render`] wrote.
+    /// A caller's words don't belong in it unchecked: they could spell the end of their turn.
+    pub fn tokenize_rendered(&self, text: &str) -> Result<Vec<u32>, Error> {
+        Ok(self.handle.tokenize_rendered(text)?)
+    }
+
+    /// A chat as the model's own template writes it, up to the assistant's turn.
+    pub fn render(&self, messages: impl IntoIterator<Item = Message>) -> Result<String, Error> {
+        let messages: Vec<Message> = messages.into_iter().collect();
+        Ok(self.handle.render(&messages)?)
+    }
+
     /// The text of tokens; bytes that are not UTF-8 become U+FFFD.
     pub fn detokenize(&self, tokens: &[u32]) -> Result<String, Error> {
         Ok(self.handle.detokenize(tokens)?)

@@ -23,11 +23,13 @@ pub(super) fn request(request: llm::Request) -> Request {
 fn prompt(prompt: llm::Prompt) -> Prompt {
     match prompt {
         llm::Prompt::Text(text) => Prompt::Text(text),
-        llm::Prompt::Messages(messages) => Prompt::Messages(
-            messages.into_iter().map(|llm::Message { role, content }| Message { role, content }).collect(),
-        ),
+        llm::Prompt::Messages(messages) => Prompt::Messages(self::messages(messages)),
         llm::Prompt::Tokens(tokens) => Prompt::Tokens(tokens),
     }
+}
+
+pub(super) fn messages(messages: Vec<llm::Message>) -> Vec<Message> {
+    messages.into_iter().map(|llm::Message { role, content }| Message { role, content }).collect()
 }
 
 fn sampling(sampling: llm::Sampling) -> Sampling {

@@ -168,6 +168,20 @@ impl HostModel for Llm<'_> {
         tokenizing(text.len(), move || model.tokenize(&text, false)).await
     }
 
+    async fn tokenize_rendered(&mut self, model: Resource<Model>, text: String) -> Result<Vec<u32>, Fault> {
+        self.models.check_bytes("text", text.len())?;
+        let model = self.table.get(&model)?.clone();
+        tokenizing(text.len(), move || model.tokenize(&text, true)).await
+    }
+
+    async fn render(&mut self, model: Resource<Model>, messages: Vec<llm::Message>) -> Result<String, Fault> {
+        let bytes = message_bytes(&messages);
+        self.models.check_bytes("chat", bytes)?;
+        let model = self.table.get(&model)?.clone();
+        let messages = convert::messages(messages);
+        tokenizing(bytes, move || model.render(&messages)).await
+    }
+
     async fn detokenize(&mut self, model: Resource<Model>, tokens: Vec<u32>) -> Result<String, Fault> {
         let bytes = tokens.len() * TOKEN_BYTES;
         self.models.check_bytes("token list", bytes)?;
@@ -232,11 +246,15 @@ impl HostCompletion for Llm<'_> {
 fn request_bytes(request: &llm::Request) -> usize {
     let prompt = match &request.prompt {
         llm::Prompt::Text(text) => text.len(),
-        llm::Prompt::Messages(messages) => messages.iter().map(|m| m.role.len() + m.content.len()).sum(),
+        llm::Prompt::Messages(messages) => message_bytes(messages),
         llm::Prompt::Tokens(tokens) => tokens.len() * TOKEN_BYTES,
     };
     let stop: usize = request.stop.iter().map(String::len).sum();
     prompt + stop + request.format.as_ref().map_or(0, String::len)
+}
+
+fn message_bytes(messages: &[llm::Message]) -> usize {
+    messages.iter().map(|message| message.role.len() + message.content.len()).sum()
 }
 
 /// Runs what tokenizes `bytes` of text, off the async workers where that takes long.

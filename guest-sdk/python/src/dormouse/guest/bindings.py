@@ -57,6 +57,12 @@ class Model:
     def tokenize(self, text: str) -> list[int]:
         return list(_call(self._handle.tokenize, text))
 
+    def tokenize_rendered(self, text: str) -> list[int]:
+        return list(_call(self._handle.tokenize_rendered, text))
+
+    def render(self, messages: list[tuple[str, str]]) -> str:
+        return str(_call(self._handle.render, _messages(messages)))
+
     def detokenize(self, tokens: list[int]) -> str:
         return str(_call(self._handle.detokenize, tokens))
 
@@ -100,7 +106,11 @@ def _prompt(prompt: str | list[Any]) -> llm.Prompt:
         return llm.Prompt_Text(prompt)
     if prompt and isinstance(prompt[0], int):
         return llm.Prompt_Tokens(prompt)
-    return llm.Prompt_Messages([llm.Message(role, content) for role, content in prompt])
+    return llm.Prompt_Messages(_messages(prompt))
+
+
+def _messages(messages: list[tuple[str, str]]) -> list[llm.Message]:
+    return [llm.Message(role, content) for role, content in messages]
 
 
 def _call(function: Any, *arguments: Any) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 class Tensor:
     """Numbers in rows. It lives nowhere: moving it returns it.
 
-    `sources` keeps what each row was tokenized from, so that the model is given that text or chat and
-    adds its own control tokens.
+    `sources` keeps the plain text that a row was tokenized from, so that the model is given that and begins
+    it as its vocabulary says.
     """
 
     def __init__(self, data: Any, sources: list[Any] | None = None) -> None:

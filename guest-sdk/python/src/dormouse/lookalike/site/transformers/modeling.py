@@ -12,7 +12,7 @@ from dormouse.lookalike import seed as seeds
 from dormouse.lookalike.tensor import Tensor
 
 from .generation import GenerationConfig, TextIteratorStreamer, TextStreamer
-from .tokenization import PADDING, ChatText
+from .tokenization import PADDING
 
 NEW_TOKENS = 20
 """Tokens generated when no length is given, as in `transformers`."""
@@ -217,8 +217,6 @@ class _Generation:
     def _start(self, row: list[int], source: Any, number: int) -> Completion:
         options = self._options
         prompt: Any = [token for token in row if token != PADDING] if source is None else source
-        if isinstance(prompt, ChatText):
-            prompt = prompt.messages
         sampling = dict(options.sampling)
         if options.do_sample and seeds.current is not None:
             sampling["seed"] = seeds.current + number
@@ -240,7 +238,7 @@ class _Generation:
         streamer = self._options.streamer
         if len(rows) != 1 or streamer is None:
             raise ValueError(f"a streamer takes one sequence, and there are {len(rows)}")
-        row = [token for token in rows[0][0] if token >= 0]
+        row = [token for token in rows[0][0] if token != PADDING]
         streamer.begin("" if streamer.skip_prompt else self._model.detokenize(row), pieces[0])
         if isinstance(streamer, TextIteratorStreamer) and not threads.is_deferred():
             streamer.drain()

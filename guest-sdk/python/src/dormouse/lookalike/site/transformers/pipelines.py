@@ -8,7 +8,7 @@ from typing import Any
 from dormouse.lookalike.tensor import Tensor
 
 from .modeling import AutoModelForCausalLM
-from .tokenization import AutoTokenizer, ChatText
+from .tokenization import AutoTokenizer
 
 TASKS = ("text-generation",)
 """Tasks that a host model can do."""
@@ -61,14 +61,16 @@ class TextGenerationPipeline:
         return [self._answer(one, is_full, options) for one in text_inputs]
 
     def _answer(self, prompt: Any, is_full: bool, options: dict[str, Any]) -> list[dict[str, Any]]:
-        text = ChatText.of(prompt) if _is_chat(prompt) else prompt
+        text = prompt
+        if _is_chat(prompt):
+            text = self.tokenizer.apply_chat_template(prompt, tokenize=False)
         inputs = self.tokenizer([text], return_tensors="pt")
         outputs: Tensor = self.model.generate(**inputs, **options)
         start = inputs.input_ids.shape[1]
         return [{"generated_text": self._text(prompt, row[start:], is_full)} for row in outputs]
 
     def _text(self, prompt: Any, new: Tensor, is_full: bool) -> Any:
-        text = self.tokenizer.decode(new)
+        text = self.tokenizer.decode(new, skip_special_tokens=True)
         if not is_full:
             return text
         return [*prompt, {"role": "assistant", "content": text}] if _is_chat(prompt) else prompt + text

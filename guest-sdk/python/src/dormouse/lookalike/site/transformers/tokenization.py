@@ -9,20 +9,7 @@ from dormouse.llm import Model
 from dormouse.lookalike.tensor import Tensor
 
 PADDING = -1
-"""Stands for tokens the host does not show: padding, and the turns of a rendered chat."""
-
-
-class ChatText(str):
-    """A chat as text. The host renders it by the model's own template once it is generated from."""
-
-    messages: Sequence[Mapping[str, str]]
-
-    @classmethod
-    def of(cls, messages: Sequence[Mapping[str, str]]) -> ChatText:
-        """A text that remembers its messages."""
-        text = cls("\n".join(f"{message['role']}: {message['content']}" for message in messages))
-        text.messages = messages
-        return text
+"""Stands for padding, which the host needs none of."""
 
 
 class BatchEncoding(dict[str, Any]):
@@ -55,6 +42,7 @@ class AutoTokenizer:
         self.pad_token = self.eos_token = self.bos_token = self.unk_token = ""
         self.pad_token_id = self.eos_token_id = self.bos_token_id = PADDING
         self.padding_side = "left"
+        self._control: dict[int, bool] = {}
 
     @classmethod
     def from_pretrained(
@@ -105,7 +93,7 @@ class AutoTokenizer:
         """Token ids of a text, or of each of several."""
         texts = [text] if isinstance(text, str) else list(text)
         limit = max_length if truncation else None
-        rows = [self._row(one, limit) for one in texts]
+        rows = [self._model.tokenize_rendered(one)[:limit] for one in texts]
         longest = max(map(len, rows), default=0)
         ids = [[PADDING] * (longest - len(row)) + row for row in rows] if padding else rows
         mask = [
@@ -115,10 +103,7 @@ class AutoTokenizer:
             return BatchEncoding(input_ids=ids[0], attention_mask=mask[0])
         if return_tensors is None:
             return BatchEncoding(input_ids=ids, attention_mask=mask)
-        sources = [
-            None if limit is not None and len(row) == limit else one
-            for one, row in zip(texts, rows, strict=True)
-        ]
+        sources = [self._source(one, row) for one, row in zip(texts, rows, strict=True)]
         return BatchEncoding(input_ids=Tensor(ids, sources), attention_mask=Tensor(mask))
 
     def encode(self, text: str, **options: Any) -> Any:
@@ -127,7 +112,14 @@ class AutoTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """The text of each token."""
-        return self.convert_ids_to_tokens(self._model.tokenize(text))
+        return self.convert_ids_to_tokens(self._model.tokenize_rendered(text))
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """The id of a token by its text, or of each of several; `None` for a text that is no token."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        ids = self._model.tokenize_rendered(tokens)
+        return ids[0] if len(ids) == 1 else None
 
     def convert_ids_to_tokens(self, ids: Any) -> list[str]:
         """The text of each token."""
@@ -139,8 +131,11 @@ class AutoTokenizer:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> str:
-        """The text of token ids. Control tokens have none, whether they are skipped or not."""
-        return self._model.detokenize([token for token in _ids(token_ids) if token >= 0])
+        """The text of token ids, without control tokens where they are to be skipped."""
+        ids = [token for token in _ids(token_ids) if token != PADDING]
+        if skip_special_tokens:
+            ids = [token for token in ids if not self._is_control(token)]
+        return self._model.detokenize(ids)
 
     def batch_decode(
         self,
@@ -149,31 +144,38 @@ class AutoTokenizer:
         clean_up_tokenization_spaces: bool | None = None,
     ) -> list[str]:
         """The text of each row of token ids."""
-        return [self.decode(row) for row in sequences]
+        return [self.decode(row, skip_special_tokens) for row in sequences]
 
     def apply_chat_template(
         self,
         conversation: Sequence[Mapping[str, str]],
         *,
         tokenize: bool = True,
-        add_generation_prompt: bool = False,
+        add_generation_prompt: bool = True,
         return_tensors: str | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """A chat that `generate` answers. The host renders it, up to the assistant's turn."""
-        text = ChatText.of(conversation)
+        """A chat in the model's own template, as text or as token ids.
+
+        It always ends where the assistant's turn begins, which is where generation goes on.
+        """
+        text = self._model.render(conversation)
         if not tokenize:
             return text
-        encoding = self([text], return_tensors=return_tensors or "pt")
+        encoding = self([text] if return_tensors else text, return_tensors=return_tensors)
         return encoding if return_dict else encoding.input_ids
 
-    def _row(self, text: str, limit: int | None) -> list[int]:
-        if not isinstance(text, ChatText):
-            return self._model.tokenize(text)[:limit]
-        # Only a completion tells how long the rendered chat is; its prefill is then in the cache.
-        probe = self._model.generate(text.messages, max_tokens=1)
-        probe.text()
-        return [PADDING] * probe.usage.prompt_tokens
+    def _source(self, text: str, row: list[int]) -> str | None:
+        """The text, where the model may read it itself: nothing cut off, no control token spelled in it."""
+        return text if self._model.tokenize(text) == row else None
+
+    def _is_control(self, token: int) -> bool:
+        """Whether a token's text, as text, is another token."""
+        if token not in self._control:
+            text = self._model.detokenize([token])
+            is_spelled = self._model.tokenize_rendered(text) == [token]
+            self._control[token] = is_spelled and self._model.tokenize(text) != [token]
+        return self._control[token]
 
 
 def _ids(ids: Any) -> list[int]:
