@@ -36,6 +36,8 @@ packages=()
 has cc || packages+=(build-essential) # SQLite and ring are C
 has curl || packages+=(curl ca-certificates)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip) # brings the demo's model
+python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv) # builds Python predictors
+has npm || packages+=(nodejs npm)                                      # builds JavaScript predictors
 if [ ${#packages[@]} -gt 0 ]; then install_debian "${packages[@]}"; fi
 
 if ! has cargo; then
