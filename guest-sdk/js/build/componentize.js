@@ -1,6 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { Failure } from "./report.js";
+import { starlingBuilder } from "./starling.js";
 
 const WIT = fileURLToPath(new URL("../wit", import.meta.url));
 const WORLD = "predictor";
@@ -10,10 +11,10 @@ const WORLD = "predictor";
  *
  * @param {"quickjs" | "starling"} engine
  * @param {string} source
- * @param {{ output: string, fetches: boolean }} options
+ * @param {{ output: string, tell: (message: string) => void }} options
  */
-export async function componentize(engine, source, { output, fetches }) {
-  const component = engine === "quickjs" ? await quickjs(source) : await starling(source, fetches);
+export async function componentize(engine, source, { output, tell }) {
+  const component = engine === "quickjs" ? await quickjs(source) : await starling(source, tell);
   await writeFile(output, component);
   return component.byteLength;
 }
@@ -28,27 +29,19 @@ async function quickjs(/** @type {string} */ jsSource) {
   }
 }
 
-async function starling(/** @type {string} */ source, /** @type {boolean} */ fetches) {
-  const build = await starlingBuilder();
-  const enabled = ["stdio", "random", "clocks", ...(fetches ? ["http"] : [])];
-  const disabled = ["fetch-event", ...(fetches ? [] : ["http"])];
+/**
+ * @param {string} source
+ * @param {(message: string) => void} tell
+ */
+async function starling(source, tell) {
+  const build = await starlingBuilder(tell);
+  const [enabled, disabled] = [["stdio", "random", "clocks"], ["fetch-event", "http"]];
   try {
     const options = { witPath: WIT, worldName: WORLD, enableFeatures: enabled, disableFeatures: disabled };
     const { component } = await build(source, options);
     return component;
   } catch (error) {
     throw failureOf(error);
-  }
-}
-
-/** componentize-js is large and seldom needed, so it is installed apart from the SDK. */
-async function starlingBuilder() {
-  try {
-    return (await import("@bytecodealliance/componentize-js")).componentize;
-  } catch (error) {
-    throw new Failure("the file uses web interfaces, and the engine that has them is not installed", {
-      advice: "npm install @bytecodealliance/componentize-js@0.23.0 @bytecodealliance/preview2-shim@0.17.8",
-    });
   }
 }
 

@@ -2,15 +2,15 @@
  * The two JavaScript engines a component can have inside, and what decides between them.
  *
  * QuickJS makes a component of 1.6 MB that starts in a fraction of a millisecond; what it lacks of the
- * web's interfaces the SDK adds where it is small (`src/engine`). StarlingMonkey has `fetch`, URLs,
- * streams and text encoders, and makes 12 MB. A file that uses one of `WEB` gets StarlingMonkey.
+ * web's interfaces the SDK adds where it is small (`src/engine`). StarlingMonkey has URLs, streams, text
+ * encoders and events, and makes 12 MB. A file that uses one of `WEB` gets StarlingMonkey.
  */
 
 /** Names that only StarlingMonkey has. */
 export const WEB = [
   "AbortController", "AbortSignal", "Blob", "CompressionStream", "DecompressionStream", "Event", "EventTarget",
   "File", "FormData", "Headers", "ReadableStream", "Request", "Response", "TextDecoder", "TextEncoder",
-  "TransformStream", "URL", "URLSearchParams", "WritableStream", "crypto", "fetch", "structuredClone",
+  "TransformStream", "URL", "URLSearchParams", "WritableStream", "crypto", "structuredClone",
 ];
 
 /** Names that neither has, and what to say of them. */
@@ -20,6 +20,7 @@ export const ABSENT = {
   Worker: "a component has one thread",
   XMLHttpRequest: "a component reaches no network",
   document: "there is no page",
+  fetch: "a component reaches no network",
   localStorage: "nothing outlives a prediction",
   process: "there is no process; settings come as inputs",
   require: "use import",

@@ -23,24 +23,25 @@ import { Failure, Reporter } from "./report.js";
  */
 export async function build(folder, { output, check }, reporter) {
   const start = performance.now();
-  reporter.step("project", folder);
+  reporter.step("project", "reading the project");
   const project = readProject(folder);
-  reporter.step("usage", project.file);
+  reporter.step("usage", `checking ${project.file}`);
   const { web, absent, models, streaming } = await examine(project);
   for (const { name, file, line } of absent) {
     reporter.note("warning", `${name} is not there: ${ABSENT[/** @type {keyof typeof ABSENT} */ (name)]}`, { file, line });
   }
-  const fetches = web.includes("fetch");
-  if (fetches) reporter.note("warning", "fetch reaches only hosts that the function is allowed; others fail");
   const engine = project.engine ?? (web.length > 0 ? "starling" : "quickjs");
-  const reason = web.length > 0 ? `for ${web.join(", ")}` : "nothing needs more";
-  reporter.step("engine", `${engine}: ${reason}`);
+  if (engine === "starling") {
+    const reason = web.length > 0 ? web.join(", ") : "package.json";
+    reporter.note("info", `built with StarlingMonkey for ${reason}: larger and slower to start than QuickJS`);
+  }
   const source = await bundle(project, engine, { models, streaming });
   const result = { name: project.name, engine, models, settings: {} };
   const seconds = () => Math.round((performance.now() - start) / 10) / 100;
   if (check) return { ...result, notes: reporter.notes, seconds: seconds() };
   reporter.step("component", "running the file and taking its snapshot");
-  const bytes = await componentize(engine, source, { output, fetches });
+  const tell = (/** @type {string} */ message) => reporter.step("tools", message);
+  const bytes = await componentize(engine, source, { output, tell });
   return { ...result, component: output, bytes, notes: reporter.notes, seconds: seconds() };
 }
 
