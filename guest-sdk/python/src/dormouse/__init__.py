@@ -5,7 +5,7 @@
 
     class Predictor(BasePredictor):
         def setup(self):
-            self.model = Model("smollm2-135m")
+            self.model = Model("smollm2")
 
         def predict(self, prompt: str = Input(description="What to continue")) -> ConcatenateIterator[str]:
             yield from self.model.generate(prompt, max_tokens=100)

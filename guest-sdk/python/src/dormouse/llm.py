@@ -2,7 +2,7 @@
 
 from dormouse.llm import Model
 
-model = Model("smollm2-135m")
+model = Model("smollm2")
 for piece in model.generate("Why do dormice sleep?", max_tokens=100):
     print(piece, end="")
 

@@ -37,7 +37,7 @@ def build(
 ) -> dict[str, object]:
     """Builds a folder; what came of it."""
     start = time.monotonic()
-    reporter.step("project", folder)
+    reporter.step("project", "reading the project")
     plan = project.read(folder)
     wanted, notes = requirements.split(plan.requirements)
     for note in [*plan.notes, *notes]:
@@ -45,9 +45,12 @@ def build(
     result: dict[str, object] = {"name": plan.name, "settings": plan.settings}
     with tempfile.TemporaryDirectory(prefix="dormouse-build-") as path:
         staged = stage.lay_out(plan, path)
-        reporter.step("requirements", ", ".join(wanted) or "none")
+        for note in staged.notes:
+            reporter.note(note)
+        if wanted:
+            reporter.step("requirements", f"installing {', '.join(wanted)}")
         packages = requirements.install(wanted, staged.site)
-        reporter.step("usage", plan.file)
+        reporter.step("usage", f"checking {plan.file}")
         found = usage.examine(plan, staged.site)
         for note in found.notes:
             reporter.note(note)

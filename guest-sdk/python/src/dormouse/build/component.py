@@ -29,7 +29,7 @@ def componentize(stage: Stage, wit: str, output: str) -> int:
     except FileNotFoundError:
         raise Failure(
             "componentize-py is not installed beside this Python",
-            advice=f"{sys.executable} -m pip install 'dormouse[build]'",
+            advice=f"{sys.executable} -m pip install 'componentize-py==0.25.*'",
         ) from None
     if done.returncode != 0:
         raise _failure(done.stdout + done.stderr)

@@ -199,7 +199,7 @@ class Evaluator(ast.NodeVisitor):
         elif argument is not None and not isinstance(kind, Instance) and self._is_reporting:
             message = (
                 f"{ast.unparse(argument)} names a model but is no literal: "
-                'declare the models, as in `models = ["smollm2-135m"]` in the class'
+                'declare the models, as in `models = ["smollm2"]` in the class'
             )
             self.warnings.append((node.lineno, message))
 

@@ -21,7 +21,7 @@ import dormouse
 from dormouse import lookalike
 
 from .project import Project
-from .report import Failure
+from .report import Failure, Note
 
 DATA_BYTES_MAX = 16 << 20
 """Data files of the author's folder, together; they are part of every instance's memory image."""
@@ -38,10 +38,15 @@ from dormouse.guest.app import WitWorld as WitWorld
 """
 
 _LEFT_OUT = (
-    ".*", "__pycache__", "*.pyc", "*.wasm", "*.bin", "*.gguf", "*.safetensors", "*.pt", "*.pth", "*.onnx",
-    "cog.yaml", "dormouse.toml", "requirements*.txt", "Dockerfile", "node_modules", "venv", "env", "target",
-    "dist", "build", "tests", "README*", "LICENSE*",
+    ".*", "__pycache__", "*.pyc", "*.wasm", "cog.yaml", "dormouse.toml", "requirements*.txt", "Dockerfile",
+    "node_modules",
 )  # fmt: skip
+"""What is no part of a predictor."""
+
+_WEIGHTS = ("*.bin", "*.ckpt", "*.gguf", "*.onnx", "*.pt", "*.pth", "*.safetensors")
+"""What the host has in its own store; left out, and told."""
+
+_NO_WEIGHTS = "is left out: weights live in the host, name a host model"
 
 
 @dataclass
@@ -50,8 +55,7 @@ class Stage:
 
     path: str
     data: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    """Weights and the like, which the host has."""
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def site(self) -> str:
@@ -98,6 +102,9 @@ def _copy_author(project: Project, stage: Stage) -> None:
     total = 0
     for name in _files(project.root):
         source = os.path.join(project.root, name)
+        if _is_one_of(_WEIGHTS, os.path.basename(name)):
+            stage.notes.append(Note("warning", _NO_WEIGHTS, name))
+            continue
         if not name.endswith(".py"):
             stage.data.append(name)
             total += os.path.getsize(source)
@@ -113,14 +120,19 @@ def _copy_author(project: Project, stage: Stage) -> None:
 
 def _files(root: str) -> Iterator[str]:
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not _is_left_out(name))
+        folders[:] = sorted(name for name in folders if not _is_no_part(folder, name))
         for name in sorted(names):
-            if not _is_left_out(name):
+            if not _is_one_of(_LEFT_OUT, name):
                 yield os.path.relpath(os.path.join(folder, name), root)
 
 
-def _is_left_out(name: str) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT)
+def _is_no_part(parent: str, folder: str) -> bool:
+    is_venv = os.path.isfile(os.path.join(parent, folder, "pyvenv.cfg"))
+    return is_venv or _is_one_of(_LEFT_OUT, folder)
+
+
+def _is_one_of(patterns: tuple[str, ...], name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def _write(folder: str, name: str, text: str) -> None:
