@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the service over HTTP with the real binary: `make bench`, or scripts/bench.sh http|cold|thousand|faults|kill.
+# Measures the service over HTTP with the real binary: `make bench`, or scripts/bench.sh http|cold|thousand|languages|faults|kill.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,9 @@
 //! The first prediction after a restart, and after a deploy.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use dormouse_tests::Process;
@@ -10,45 +13,58 @@ use crate::{figures, guests};
 
 const REPEATS: u32 = 30;
 /// What the service reports of a prediction, in the order it happens.
-const STAGES: [&str; 4] = ["cold_start_ms", "instantiate_ms", "setup_ms", "predict_ms"];
+pub(crate) const STAGES: [&str; 4] = ["cold_start_ms", "instantiate_ms", "setup_ms", "predict_ms"];
 
-pub(crate) fn run() -> Result<()> {
-    restarts()?;
-    deploys()
+/// What first predictions after a restart took.
+#[derive(Default)]
+pub(crate) struct Restarts {
+    /// By stage.
+    pub(crate) stages: [Vec<Duration>; STAGES.len()],
+    /// All stages.
+    sums: Vec<Duration>,
+    /// As the client sees it.
+    pub(crate) seen: Vec<Duration>,
+    /// The second prediction, as the client sees it.
+    pub(crate) warm: Vec<Duration>,
 }
 
-fn restarts() -> Result<()> {
-    let data = tempfile::tempdir()?;
-    Process::start(data.path()).client().deploy("hello", "", guests::HELLO).expect(201);
-    let mut stages: [Vec<Duration>; STAGES.len()] = Default::default();
-    let (mut sums, mut seen, mut warm) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..REPEATS {
-        let process = Process::start(data.path());
-        // The connection is there already: what is timed is the request.
-        process.client().get("/healthz").expect(200);
-        let start = Instant::now();
-        let body = process.client().invoke("hello", &json!({"name": "you"})).expect(200);
-        seen.push(start.elapsed());
-        ensure!(body["metrics"]["cold_start"] == "mapped", "not a mapped start: {body}");
-        let times = STAGES.map(|stage| milliseconds(&body["metrics"][stage]));
-        stages.iter_mut().zip(times).for_each(|(all, time)| all.push(time));
-        sums.push(times.iter().sum());
-        let start = Instant::now();
-        process.client().output("hello", &json!({"name": "you"}));
-        warm.push(start.elapsed());
-    }
+pub(crate) fn run() -> Result<()> {
+    let hello = restarts("hello", Path::new(guests::HELLO), REPEATS)?;
     figures::table(
         &format!("hello, first prediction after a restart (µs, {REPEATS} restarts)"),
         &["part", "p50", "p90", "max"],
     );
     let names = ["map code", "instantiate", "setup", "predict"];
-    for (name, times) in names.into_iter().zip(stages) {
+    for (name, times) in names.into_iter().zip(hello.stages) {
         print(name, times);
     }
-    print("all of these", sums);
-    print("seen by the client", seen);
-    print("the second, seen by the client", warm);
-    Ok(())
+    print("all of these", hello.sums);
+    print("seen by the client", hello.seen);
+    print("the second, seen by the client", hello.warm);
+    deploys()
+}
+
+/// Restarts a service that has a component which takes a `name`, and calls it twice each time.
+pub(crate) fn restarts(function: &str, wasm: &Path, times: u32) -> Result<Restarts> {
+    let data = tempfile::tempdir()?;
+    Process::start(data.path()).client().deploy(function, "", wasm).expect(201);
+    let mut restarts = Restarts::default();
+    for _ in 0..times {
+        let process = Process::start(data.path());
+        // The connection is there already: what is timed is the request.
+        process.client().get("/healthz").expect(200);
+        let start = Instant::now();
+        let body = process.client().invoke(function, &json!({"name": "you"})).expect(200);
+        restarts.seen.push(start.elapsed());
+        ensure!(body["metrics"]["cold_start"] == "mapped", "not a mapped start: {body}");
+        let times = STAGES.map(|stage| milliseconds(&body["metrics"][stage]));
+        restarts.stages.iter_mut().zip(times).for_each(|(all, time)| all.push(time));
+        restarts.sums.push(times.iter().sum());
+        let start = Instant::now();
+        process.client().output(function, &json!({"name": "you"}));
+        restarts.warm.push(start.elapsed());
+    }
+    Ok(restarts)
 }
 
 fn deploys() -> Result<()> {

@@ -30,6 +30,13 @@ pub(crate) fn variant(wasm: &str, mark: u32, folder: &TempDir) -> Result<String>
     Ok(path.display().to_string())
 }
 
+/// The middle one.
+pub(crate) fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    percentile(&sorted, 0.5)
+}
+
 /// Prints a table's title and head.
 pub(crate) fn table(title: &str, columns: &[&str]) {
     println!("\n**{title}**\n\n| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len()));

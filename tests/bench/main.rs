@@ -1,12 +1,14 @@
-//! Measures the service over HTTP: `bench [http|cold|thousand|faults|kill]…`, all of them by default.
+//! Measures the service over HTTP: `bench [http|cold|thousand|languages|faults|kill]…`, all of them by default.
 //!
 //! Every measurement starts the real binary on a folder of its own and prints a Markdown table.
 
+mod cog;
 mod cold;
 mod faults;
 mod figures;
 mod http;
 mod kill;
+mod languages;
 mod load;
 mod thousand;
 
@@ -22,10 +24,11 @@ mod guests {
 
 type Measurement = (&'static str, fn() -> Result<()>);
 
-const ALL: [Measurement; 5] = [
+const ALL: [Measurement; 6] = [
     ("http", http::run),
     ("cold", cold::run),
     ("thousand", thousand::run),
+    ("languages", languages::run),
     ("faults", faults::run),
     ("kill", kill::run),
 ];
