@@ -1,15 +1,11 @@
 //! The same predictor in three languages, and what all of them must do alike.
 
-use std::{
-    path::{Path, PathBuf},
-    thread,
-};
+use std::{path::Path, thread};
 
-use dormouse::scaffold;
 use dormouse_tests::{Client, Event, Server, model};
 use serde_json::{Value, json};
 
-use crate::{eventually, guests};
+use crate::{eventually, guests, joined, projects::build};
 
 /// Callers at once.
 const CALLERS: usize = 8;
@@ -25,17 +21,17 @@ fn rust_behaves() {
 
 #[test]
 fn python_behaves() {
-    behaves(&build("tests/behaviour/python"));
+    behaves(&build("tests/behaviour/python").0);
 }
 
 #[test]
 fn javascript_behaves() {
-    behaves(&build("tests/behaviour/js"));
+    behaves(&build("tests/behaviour/js").0);
 }
 
 #[test]
 fn javascript_behaves_on_the_engine_with_the_webs_interfaces() {
-    behaves(&build("tests/behaviour/js-web"));
+    behaves(&build("tests/behaviour/js-web").0);
 }
 
 #[test]
@@ -44,7 +40,7 @@ fn the_tutorials_file_answers_as_rusts_chat_does() {
     model::install(server.data_dir());
     let client = server.client();
     client.deploy("chat", "", guests::CHAT).expect(201);
-    client.deploy("llama-chat", "", build("examples/python/llama-chat")).expect(201);
+    client.deploy("llama-chat", "", build("examples/python/llama-chat").0).expect(201);
 
     let (system, prompt) = ("You are a mouse.", "Why do dormice sleep so long?");
     let chat = client.output("chat", &json!({"system": system, "prompt": prompt, "max_tokens": 100}));
@@ -57,19 +53,6 @@ fn the_tutorials_file_answers_as_rusts_chat_does() {
     let tutorial = client.output("llama-chat", &json!({"prompt": rendered}));
     let tutorial = tutorial.as_str().unwrap().strip_prefix(&rendered).expect("it begins with its prompt");
     assert_eq!(tutorial.trim_end_matches("<|im_end|>"), chat);
-}
-
-/// The text of a stream of pieces.
-fn joined(pieces: &Value) -> String {
-    pieces.as_array().unwrap().iter().map(|piece| piece.as_str().unwrap()).collect()
-}
-
-/// A project of this repository as a component. Tools are installed once for all tests.
-fn build(project: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools");
-    let built = scaffold::build(&root.join(project), &tools, &mut |told| eprintln!("{told:?}"));
-    built.unwrap_or_else(|error| panic!("{project}: {error}")).wasm
 }
 
 /// Everything that a predictor of any language must do.

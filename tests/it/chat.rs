@@ -5,17 +5,13 @@ use std::thread;
 use dormouse_tests::{Event, Server, model};
 use serde_json::{Value, json};
 
-use crate::{deploy, guests};
+use crate::{deploy, guests, joined};
 
 /// A server that has the model.
 fn with_model() -> Server {
     let server = Server::start();
     model::install(server.data_dir());
     server
-}
-
-fn text(output: &Value) -> String {
-    output.as_array().unwrap().iter().map(|element| element.as_str().unwrap()).collect()
 }
 
 #[test]
@@ -37,7 +33,7 @@ fn a_chat_streams_the_models_words() {
         assert!(metrics[name].as_u64().unwrap() > 0, "{name} in {metrics}");
     }
     assert!(metrics["device_ms"].as_f64().unwrap() > 0.0, "{metrics}");
-    assert_eq!(text(&server.client().output("chat", &input)), streamed);
+    assert_eq!(joined(&server.client().output("chat", &input)), streamed);
 }
 
 #[test]
@@ -46,10 +42,10 @@ fn eight_at_once_say_the_same_as_one_alone() {
     let server = with_model();
     deploy(&server, "chat", guests::CHAT);
     let input = |i: usize| json!({"prompt": format!("Count from {i} upwards."), "max_tokens": 24});
-    let alone: Vec<_> = (0..CALLERS).map(|i| text(&server.client().output("chat", &input(i)))).collect();
+    let alone: Vec<_> = (0..CALLERS).map(|i| joined(&server.client().output("chat", &input(i)))).collect();
     let client = server.client();
     thread::scope(|scope| {
-        let ask = |i| scope.spawn(move || text(&client.output("chat", &input(i))));
+        let ask = |i| scope.spawn(move || joined(&client.output("chat", &input(i))));
         let together: Vec<_> = (0..CALLERS).map(ask).collect();
         for (i, caller) in together.into_iter().enumerate() {
             assert_eq!(caller.join().unwrap(), alone[i], "caller {i}");
@@ -64,7 +60,7 @@ fn a_seed_makes_sampling_repeatable_and_stop_strings_end_it() {
     let ask = |extra: Value| {
         let mut input = json!({"prompt": "Tell me about mice.", "max_tokens": 24});
         input.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        text(&server.client().output("chat", &input))
+        joined(&server.client().output("chat", &input))
     };
     let sampled = json!({"temperature": 1.0, "seed": 7});
     assert_eq!(ask(sampled.clone()), ask(sampled));

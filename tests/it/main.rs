@@ -12,6 +12,7 @@ mod faults;
 mod invoke;
 mod limits;
 mod openai;
+mod projects;
 mod stream;
 
 /// Paths of the components, by name. One that no test names fails the build.
@@ -34,4 +35,9 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed().as_secs() < 60, "never happened: {what}");
         std::thread::yield_now();
     }
+}
+
+/// The text of a stream of pieces.
+fn joined(pieces: &serde_json::Value) -> String {
+    pieces.as_array().unwrap().iter().map(|piece| piece.as_str().unwrap()).collect()
 }
