@@ -34,6 +34,9 @@ pub struct Config {
     /// Predictions that nobody waits for on the line, and what is kept of all.
     #[serde(default)]
     pub queue: Queue,
+    /// Webhooks.
+    #[serde(default)]
+    pub webhook: Webhook,
     /// The sandbox.
     #[serde(default)]
     pub runtime: Runtime,
@@ -54,6 +57,7 @@ impl Config {
             deploy: Deploy::default(),
             predict: Predict::default(),
             queue: Queue::default(),
+            webhook: Webhook::default(),
             runtime: Runtime::default(),
             engine: Engine::default(),
         }
@@ -312,6 +316,52 @@ impl Default for Queue {
             page_max: 100,
             page_bytes_max: 8 << 20,
             readers_max: 4,
+        }
+    }
+}
+
+/// Bounds on webhooks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhook {
+    /// Whether they may go to addresses that only this node or its neighbours reach.
+    pub allow_private: bool,
+    /// Messages under way at once; more wait.
+    pub running_max: usize,
+    /// Time of a message, answer included.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Time between messages about a prediction's logs (and output, except for Cog's clients).
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// Attempts to tell a prediction's end; then it is given up.
+    pub attempts_max: u32,
+    /// Time before the second attempt; it doubles with every further one.
+    #[serde(with = "duration")]
+    pub backoff: Duration,
+    /// Upper bound on the time between attempts.
+    #[serde(with = "duration")]
+    pub backoff_max: Duration,
+    /// Time after which an end that its own run has not told is told by others.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+    /// Time between looks for ends to tell.
+    #[serde(with = "duration")]
+    pub tick: Duration,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            running_max: 32,
+            timeout: Duration::from_secs(10),
+            interval: Duration::from_millis(500),
+            attempts_max: 12,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(3600),
+            grace: Duration::from_secs(60),
+            tick: Duration::from_secs(1),
         }
     }
 }

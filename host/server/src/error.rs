@@ -35,6 +35,9 @@ pub enum Error {
         /// The newest known here.
         known: i64,
     },
+    /// What the database holds can't be used.
+    #[error("store: {0}")]
+    Store(String),
     /// The sandbox could not start.
     #[error("runtime: {0}")]
     Runtime(#[from] dormouse_runtime::Error),

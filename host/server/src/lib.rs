@@ -25,6 +25,7 @@ pub mod scaffold;
 mod serve;
 mod service;
 mod store;
+mod webhook;
 
 pub use config::Config;
 pub use error::Error;

@@ -20,6 +20,7 @@ use tokio_io_timeout::TimeoutStream;
 use crate::{
     Config, Error, config, http, queue,
     service::{Phase, Service},
+    webhook,
 };
 
 /// Pause after a connection could not be taken, as when the process has no file handles left.
@@ -47,6 +48,7 @@ pub async fn serve(
 
     let graceful = GracefulShutdown::new();
     let queue = tokio::spawn(queue::work(service.clone()));
+    tokio::spawn(webhook::collect(service.clone()));
     tokio::select! {
         () = accept(listener, &service, &graceful) => {}
         () = shutdown => {}

@@ -5,6 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use dormouse_engine::{Catalog, Engine};
 use dormouse_runtime::Runtime;
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, watch},
     task::spawn_blocking,
 };
@@ -47,7 +48,8 @@ pub(crate) enum Phase {
 }
 
 impl Service {
-    /// Opens the store and starts the engine and the runtime. Blocks; for within a tokio runtime.
+    /// Opens the store and starts the engine and the runtime. Blocks, on a thread that a tokio runtime keeps for
+    /// that.
     pub(crate) fn start(config: Config) -> Result<Self, Error> {
         let config = Arc::new(config);
         let store = Store::open(config.clone())?;
@@ -63,10 +65,12 @@ impl Service {
             predict.components_max,
             config.deploy.compiles_max,
         );
+        let opened = Handle::current().block_on(Dispatcher::open(&store, &config));
+        let predictions = opened.map_err(|error| Error::Store(error.to_string()))?;
         let node = Bounds { running_max: predict.running_max.max(1), queue_max: predict.queue_max };
         Ok(Self {
             permits: Permits::new(node, predict.queue_timeout),
-            predictions: Dispatcher::new(&store, &config.queue),
+            predictions,
             metrics: Metrics::new(),
             deploys: Semaphore::new(config.deploy.deploys_max.max(1)),
             phase: watch::Sender::new(Phase::Serving),

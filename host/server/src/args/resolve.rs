@@ -63,6 +63,7 @@ pub struct Settings {
     deploy: config::Deploy,
     predict: config::Predict,
     queue: config::Queue,
+    webhook: config::Webhook,
     runtime: config::Runtime,
     engine: config::Engine,
     client: Client,
@@ -138,7 +139,8 @@ impl Settings {
         }
         config.public_url = serve.public_url.clone().or(self.public_url);
         (config.http, config.deploy, config.predict) = (self.http, self.deploy, self.predict);
-        (config.queue, config.runtime, config.engine) = (self.queue, self.runtime, self.engine);
+        (config.queue, config.webhook) = (self.queue, self.webhook);
+        (config.runtime, config.engine) = (self.runtime, self.engine);
         for assignment in &serve.set {
             config = set(config, assignment)?;
         }

@@ -16,6 +16,8 @@ const SEARCHED_VALUES_MAX: usize = 10_000;
 const EXPANDED_VALUES_MAX: usize = 100_000;
 /// Levels of a schema with its references followed; beyond it the schema is refused.
 const EXPANDED_DEPTH_MAX: usize = 256;
+/// Bytes of a value that a problem may name.
+const NAMED_BYTES_MAX: usize = 128;
 /// Objects within objects whose defaults are filled in.
 const DEFAULTS_DEPTH_MAX: usize = 16;
 
@@ -26,6 +28,9 @@ pub(crate) struct Problem {
     pub(crate) loc: Vec<Step>,
     /// What.
     pub(crate) msg: String,
+    /// What, with the value named, where that is short.
+    #[serde(skip)]
+    pub(crate) full: Option<String>,
 }
 
 /// A step into a JSON document.
@@ -40,7 +45,8 @@ pub(crate) enum Step {
 
 impl Problem {
     pub(crate) fn new<'a>(loc: impl IntoIterator<Item = &'a str>, msg: impl Into<String>) -> Self {
-        Self { loc: loc.into_iter().map(|key| Step::Key(key.to_owned())).collect(), msg: msg.into() }
+        let loc = loc.into_iter().map(|key| Step::Key(key.to_owned())).collect();
+        Self { loc, msg: msg.into(), full: None }
     }
 }
 
@@ -181,7 +187,7 @@ fn explain(error: &jsonschema::ValidationError<'_>, problems: &mut Vec<Problem>)
     }));
     let mut at_key = |key: &str, msg: &str| {
         let loc = loc.iter().cloned().chain([Step::Key(key.to_owned())]).collect();
-        problems.push(Problem { loc, msg: msg.to_owned() });
+        problems.push(Problem { loc, msg: msg.to_owned(), full: None });
     };
     match error.kind() {
         ValidationErrorKind::Required { property } => {
@@ -192,7 +198,18 @@ fn explain(error: &jsonschema::ValidationError<'_>, problems: &mut Vec<Problem>)
             unexpected.iter().for_each(|key| at_key(key, "unknown field"));
         }
         // The value is the caller's own; masking it keeps answers small.
-        _ => problems.push(Problem { loc, msg: error.masked_with("value").to_string() }),
+        _ => {
+            let full = is_short(error.instance()).then(|| error.to_string());
+            problems.push(Problem { loc, msg: error.masked_with("value").to_string(), full });
+        }
+    }
+}
+
+/// Whether a message may name a value.
+fn is_short(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.len() <= NAMED_BYTES_MAX,
+        _ => count(value, NAMED_BYTES_MAX) < NAMED_BYTES_MAX && value.to_string().len() <= NAMED_BYTES_MAX,
     }
 }
 

@@ -12,6 +12,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::Dialect;
 use crate::{
     dispatch::Refused,
     function::{NameError, Problem, Unresolved},
@@ -27,6 +28,7 @@ pub(crate) enum Code {
     Unauthorized,
     NotFound,
     MethodNotAllowed,
+    NotAcceptable,
     RequestTimeout,
     Conflict,
     TooLarge,
@@ -57,6 +59,7 @@ impl Code {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -77,6 +80,17 @@ impl Code {
             | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Draining | Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+impl Code {
+    /// The status that a dialect has for it.
+    fn status_in(self, dialect: Dialect) -> StatusCode {
+        match (dialect, self) {
+            // Its server refuses what it has no slot for, at once.
+            (Dialect::Cog, Self::Overloaded) => StatusCode::CONFLICT,
+            _ => self.status(),
         }
     }
 }
@@ -130,9 +144,27 @@ impl Error {
         Self::new(Code::Draining, "this node is stopping")
     }
 
+    /// What is wrong with an input.
+    pub(super) fn details(&self) -> &[Problem] {
+        &self.details
+    }
+
     /// The answer, with `body` in place of the plain error where there is more to say.
     pub(crate) fn response(&self, body: impl Serialize) -> Response {
-        let mut response = (self.code.status(), Json(body)).into_response();
+        self.response_in(Dialect::Native, body)
+    }
+
+    /// The answer in another dialect's words.
+    pub(super) fn response_in(&self, dialect: Dialect, body: impl Serialize) -> Response {
+        self.with_headers((self.code.status_in(dialect), Json(body)).into_response())
+    }
+
+    /// The answer in another dialect, as plain text.
+    pub(super) fn plain(&self, dialect: Dialect) -> Response {
+        self.with_headers((self.code.status_in(dialect), self.message.clone()).into_response())
+    }
+
+    fn with_headers(&self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil() as u64));
@@ -142,6 +174,11 @@ impl Error {
         }
         response
     }
+}
+
+/// The answer to a request whose work goes on.
+pub(super) fn accepted(body: impl Serialize) -> Response {
+    (StatusCode::ACCEPTED, Json(body)).into_response()
 }
 
 impl IntoResponse for Error {

@@ -106,7 +106,7 @@ async fn invoke(
 ) -> Result<Response, Error> {
     check_media_type(&headers)?;
     let input = Input::Body(body::read(body, &service.config.http).await?);
-    let call = Call { function, revision, input, id: None, memo: Value::Null, arrived };
+    let call = Call { function, revision, input, id: None, webhook: None, memo: Value::Null, arrived };
     let prediction = Prediction::prepare(&service, call).await?;
     match wants_events(&headers) {
         true => Ok(stream(&service, prediction)),

@@ -2,6 +2,8 @@
 
 mod answer;
 mod body;
+mod cog;
+mod dialect;
 mod error;
 mod functions;
 mod guard;
@@ -25,6 +27,7 @@ use axum::{
 
 use crate::service::Service;
 
+pub(crate) use dialect::{Dialect, prediction_body};
 pub(crate) use error::{Code, Error};
 
 /// All routes. Every body is bounded where it is read, so the default bound is off.
@@ -37,6 +40,13 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/healthz", get(node::health))
         .route("/metrics", get(node::metrics))
         .route("/fn/{target}", invocation)
+        .route("/fn/{target}/", get(cog::root))
+        .route("/fn/{target}/health-check", get(cog::health))
+        .route("/fn/{target}/openapi.json", get(cog::openapi))
+        .route("/fn/{target}/shutdown", post(cog::shutdown))
+        .route("/fn/{target}/predictions", post(cog::create))
+        .route("/fn/{target}/predictions/{id}", get(cog::show).put(cog::put))
+        .route("/fn/{target}/predictions/{id}/cancel", post(cog::cancel))
         .route("/v1/functions", get(functions::list))
         .route("/v1/functions/{name}", function)
         .route("/v1/functions/{name}/revisions", get(functions::revisions))

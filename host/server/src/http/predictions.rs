@@ -16,14 +16,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Code, Error, answer, answer::Document, body, functions, guard::Arrived, invoke, prefer::Prefer, sse,
+    Code, Dialect, Error, answer, answer::Document, body, functions, guard::Arrived, invoke, prefer::Prefer,
+    sse,
 };
 use crate::{
-    function::FunctionName,
+    function::{FunctionName, Problem},
     prediction::{Call, Cursor, Input, PredictionId, Record, Status, Submission, Submitted},
     queue::Which,
     service::Service,
     store::Filter,
+    webhook::{Event, Webhook, trace_headers},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -53,6 +55,10 @@ struct Create {
     /// Whether the predictor's own failures are tried again too.
     #[serde(default)]
     retry_failures: bool,
+    #[serde(default)]
+    webhook: Option<String>,
+    #[serde(default)]
+    webhook_events: Option<Vec<Event>>,
 }
 
 /// `POST /v1/predictions`.
@@ -98,7 +104,8 @@ async fn submit(
     let id = create.id.as_deref().map(PredictionId::parse).transpose()?;
     let deadline = create.deadline.as_deref().map(time).transpose()?;
     let input = Input::Value(create.input.unwrap_or_else(|| json!({})), bytes);
-    let call = Call { function, revision, input, id, memo: Value::Null, arrived };
+    let webhook = webhook(service, create.webhook, create.webhook_events, headers)?;
+    let call = Call { function, revision, input, id, webhook, memo: Value::Null, arrived };
     let submission = Submission {
         priority: create.priority,
         deadline,
@@ -242,6 +249,24 @@ pub(super) async fn redrive(State(service): State<Arc<Service>>, body: Body) -> 
 
 fn document(service: &Service, headers: &HeaderMap, record: &Record) -> Json<Document> {
     Json(Document::of(record, &functions::base_url(&service.config, headers)))
+}
+
+fn webhook(
+    service: &Service,
+    url: Option<String>,
+    events: Option<Vec<Event>>,
+    headers: &HeaderMap,
+) -> Result<Option<Box<Webhook>>, Error> {
+    let Some(url) = url else { return Ok(None) };
+    Webhook::check(&url, &service.config.webhook)
+        .map_err(|reason| Error::invalid_input(vec![Problem::new(["body", "webhook"], reason)]))?;
+    Ok(Some(Box::new(Webhook {
+        url,
+        events: events.unwrap_or(Event::ALL.to_vec()),
+        dialect: Dialect::Native,
+        base: functions::base_url(&service.config, headers),
+        headers: trace_headers(headers),
+    })))
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Error> {

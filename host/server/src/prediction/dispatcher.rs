@@ -12,12 +12,13 @@ use super::{
     run::{Checked, Loaded},
 };
 use crate::{
-    config,
+    Config,
     function::FunctionName,
     http::{Code, Error},
     queue::{Cancel, Enqueued, Key, Queue, Which, Worker},
     service::Service,
-    store::{Filter, Page, Predictions, Store},
+    store::{ChangeError, Filter, Page, Predictions, Store},
+    webhook::Webhooks,
 };
 
 /// All predictions of a node.
@@ -27,6 +28,7 @@ pub(crate) struct Dispatcher {
     pub(super) live: Table,
     pub(super) recorder: Recorder,
     pub(crate) worker: Worker,
+    pub(crate) webhooks: Webhooks,
 }
 
 /// How a prediction is to be queued.
@@ -50,15 +52,16 @@ pub(crate) struct Submitted {
 }
 
 impl Dispatcher {
-    /// Opens what the store has. For within a tokio runtime.
-    pub(crate) fn new(store: &Store, config: &config::Queue) -> Self {
-        let store = Predictions::new(store.clone(), config);
-        Self {
-            recorder: Recorder::start(store.clone(), config),
-            worker: Worker::new(config),
+    /// Opens what the store has.
+    pub(crate) async fn open(store: &Store, config: &Config) -> Result<Self, ChangeError> {
+        let predictions = Predictions::new(store.clone(), config);
+        Ok(Self {
+            recorder: Recorder::start(predictions.clone(), &config.queue),
+            worker: Worker::new(&config.queue),
             live: Table::default(),
-            store,
-        }
+            webhooks: Webhooks::open(store, predictions.clone(), &config.webhook).await?,
+            store: predictions,
+        })
     }
 
     /// Puts a prediction into the queue: its input is checked, and it is on disk when this answers.
@@ -70,7 +73,7 @@ impl Dispatcher {
         submission: Submission,
     ) -> Result<Submitted, Error> {
         let loaded = Loaded::of(service, &call.revision).await?;
-        let Call { function, revision, input, id, memo, .. } = call;
+        let Call { function, revision, input, id, webhook, memo, .. } = call;
         let Checked { given, .. } = loaded.check(service, input).await?;
         let config = &service.config.queue;
         let attempts_max = submission.attempts_max.unwrap_or(config.attempts);
@@ -97,6 +100,7 @@ impl Dispatcher {
                 retries_failures: submission.retries_failures,
                 is_dead: false,
             }),
+            webhook,
             memo,
         });
         let service = service.clone();
@@ -217,8 +221,9 @@ impl Dispatcher {
         self.recorder.flush().await;
     }
 
-    /// Tells those who follow a prediction that ended without running here.
+    /// Tells those whom it concerns of a prediction that ended without running here.
     pub(crate) fn tell(&self, ended: &Arc<Record>) {
+        self.webhooks.completed(ended);
         if let Some(live) = self.live.find(&ended.id) {
             live.end(ended.clone());
         }

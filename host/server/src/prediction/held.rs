@@ -13,6 +13,7 @@ use super::{
 use crate::{
     http::{Code, Error},
     service::Service,
+    webhook,
 };
 
 /// A prediction that has its place.
@@ -34,7 +35,7 @@ struct Entry {
 impl Prediction {
     /// Finds the component, checks the input and waits for a place. From then on its id leads to it.
     pub(crate) async fn prepare(service: &Arc<Service>, call: Call) -> Result<Self, Error> {
-        let Call { function, revision, input, id, memo, arrived } = call;
+        let Call { function, revision, input, id, webhook, memo, arrived } = call;
         let loaded = Loaded::of(service, &revision).await?;
         let checked = loaded.check(service, input).await?;
         let id = id.unwrap_or_else(PredictionId::random);
@@ -52,9 +53,11 @@ impl Prediction {
             failure: None,
             metrics: None,
             order: None,
+            webhook,
             memo,
         };
-        let live = service.predictions.live.insert(record.into()).ok_or_else(|| taken(&id))?;
+        let record = Arc::new(record);
+        let live = service.predictions.live.insert(record.clone()).ok_or_else(|| taken(&id))?;
         let service = service.clone();
         let mut entry = Entry { service, live, since: arrived, is_kept: false, is_over: false };
         let permitted = tokio::select! {
@@ -64,6 +67,11 @@ impl Prediction {
         match permitted {
             Ok((permit, queued)) => {
                 entry.is_kept = true;
+                webhook::follow(
+                    &entry.service.predictions.webhooks,
+                    Cursor::new(entry.live.clone()),
+                    &record,
+                );
                 let filled = checked.filled;
                 let run = Run { revision, loaded, filled, permit, queued, since: arrived };
                 Ok(Self { entry, run })
@@ -97,7 +105,7 @@ impl Prediction {
         let cursor = self.cursor();
         let run = async move { drop(self.run().await) };
         tokio::spawn(tracing::Instrument::in_current_span(run));
-        Held(cursor)
+        Held::new(cursor)
     }
 }
 
@@ -105,26 +113,44 @@ fn taken(id: &PredictionId) -> Error {
     Error::new(Code::Conflict, format!("prediction \"{id}\" is under way"))
 }
 
-/// Follows a prediction that ends when this is dropped.
-pub(crate) struct Held(Cursor);
+/// Follows a prediction that ends when the last who holds it so is gone.
+pub(crate) struct Held {
+    cursor: Cursor,
+    is_holder: bool,
+}
+
+impl Held {
+    fn new(cursor: Cursor) -> Self {
+        cursor.live().hold();
+        Self { cursor, is_holder: true }
+    }
+
+    /// Joins those who hold a prediction; one that nobody holds so goes on without them all.
+    pub(crate) fn join(cursor: Cursor) -> Self {
+        let is_holder = cursor.live().join();
+        Self { cursor, is_holder }
+    }
+}
 
 impl std::ops::Deref for Held {
     type Target = Cursor;
 
     fn deref(&self) -> &Cursor {
-        &self.0
+        &self.cursor
     }
 }
 
 impl std::ops::DerefMut for Held {
     fn deref_mut(&mut self) -> &mut Cursor {
-        &mut self.0
+        &mut self.cursor
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.live().cancel();
+        if self.is_holder {
+            self.cursor.live().release();
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use std::{
 use rand::RngExt;
 
 use super::{
-    Failure, Input, Live, Order, Record, Status,
+    Cursor, Failure, Input, Live, Order, Record, Status,
     run::{Loaded, Outcome, Run, permit},
 };
 use crate::{
     http::{Code, Error},
     queue::{Backoff, Claim, Finish, Job, Queue, Verdict},
     service::{Phase, Service},
+    webhook,
 };
 
 /// How long one that found no place stays away.
@@ -34,6 +35,7 @@ pub(crate) async fn run(service: Arc<Service>, job: Job) -> After {
     let Job { record, claim, is_canceled } = job;
     let live = service.predictions.live.get(&record.id);
     live.create(record.clone());
+    webhook::follow(&service.predictions.webhooks, Cursor::new(live.clone()), &record);
     let order = record.order.clone().expect("what is in the queue has an order");
     let outcome = match is_canceled {
         true => Outcome::failed(canceled()),

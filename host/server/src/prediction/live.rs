@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -28,6 +31,8 @@ pub(crate) struct Live {
     created: Mutex<Option<Arc<Record>>>,
     log: EventLog,
     is_canceled: watch::Sender<bool>,
+    /// Callers without whom it is not wanted.
+    holders: AtomicUsize,
     table: Table,
 }
 
@@ -68,6 +73,7 @@ impl Table {
             created: Mutex::default(),
             log: EventLog::new(),
             is_canceled: watch::Sender::new(false),
+            holders: AtomicUsize::new(0),
             table: self.clone(),
         })
     }
@@ -122,6 +128,24 @@ impl Live {
         self.is_canceled.send_replace(true);
     }
 
+    /// One more holds it.
+    pub(super) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more holds it, if anybody does.
+    pub(super) fn join(&self) -> bool {
+        let more = |holders| (holders > 0).then_some(holders + 1);
+        self.holders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// One holds it no more; the last cancels it.
+    pub(super) fn release(&self) {
+        if self.holders.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.cancel();
+        }
+    }
+
     /// Waits until someone wants it stopped.
     pub(super) async fn canceled(&self) {
         // The sender lives as long as `self`.
@@ -158,9 +182,15 @@ impl Cursor {
             created: Mutex::new(Some(record.clone())),
             log: EventLog::ended(record),
             is_canceled: watch::Sender::new(false),
+            holders: AtomicUsize::new(0),
             table,
         };
         Self::new(Arc::new(live))
+    }
+
+    /// Whose events they are.
+    pub(crate) fn id(&self) -> &PredictionId {
+        &self.live.id
     }
 
     /// What it follows.

@@ -24,7 +24,7 @@ mod run;
 
 pub(crate) use dispatcher::{Dispatcher, Submission, Submitted};
 pub(crate) use events::Item;
-pub(crate) use held::Prediction;
+pub(crate) use held::{Held, Prediction};
 pub(crate) use id::{PredictionId, new_id};
 pub(crate) use job::{After, PAST_DEADLINE, run as run_job};
 pub(crate) use live::{Cursor, Live};

@@ -16,6 +16,7 @@ use crate::{
     dispatch::ColdStart,
     function::{FunctionName, RevisionId},
     http::Code,
+    webhook::Webhook,
 };
 
 /// A prediction as its caller may see it.
@@ -39,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) metrics: Option<Box<Metrics>>,
     /// How the queue is to treat it; `None` for one whose caller holds a connection open for it.
     pub(crate) order: Option<Order>,
+    /// Whom to tell what becomes of it.
+    pub(crate) webhook: Option<Box<Webhook>>,
     /// What the dialect that created it wants back, null if nothing.
     pub(crate) memo: Value,
 }
@@ -253,6 +256,7 @@ pub(crate) mod tests {
                 retries_failures: false,
                 is_dead: false,
             }),
+            webhook: None,
             memo: Value::Null,
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     http::{Code, Error},
     metrics::Ran,
     service::Service,
+    webhook::Webhook,
 };
 
 /// Bytes of an input that is parsed and checked where it was read; a larger one gets a thread.
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) input: Input,
     /// The client's own name for it.
     pub(crate) id: Option<PredictionId>,
+    /// Whom to tell what becomes of it.
+    pub(crate) webhook: Option<Box<Webhook>>,
     /// What the dialect wants back with the record.
     pub(crate) memo: Value,
     /// When the request came in.

@@ -80,6 +80,7 @@ impl Code {
             | Self::Unauthorized
             | Self::NotFound
             | Self::MethodNotAllowed
+            | Self::NotAcceptable
             | Self::RequestTimeout
             | Self::Conflict
             | Self::TooLarge

@@ -64,6 +64,7 @@ const MIGRATIONS: &[&str] = &[
         returned     TEXT,
         failure      TEXT,
         metrics      TEXT,
+        webhook      TEXT,
         memo         TEXT,
         -- How the queue treats it; null for one whose caller held a connection open for it.
         plan         TEXT,
@@ -89,6 +90,23 @@ const MIGRATIONS: &[&str] = &[
         WHERE status = 'queued' AND deadline_ms IS NOT NULL;
     CREATE INDEX predictions_dead ON predictions (seq) WHERE is_dead;
     CREATE INDEX predictions_ended ON predictions (expires_ms, bytes) WHERE expires_ms IS NOT NULL;
+
+    -- Ends of predictions that a webhook has not taken yet.
+    CREATE TABLE debts (
+        prediction   TEXT NOT NULL PRIMARY KEY REFERENCES predictions (id) ON DELETE CASCADE,
+        attempts     INTEGER NOT NULL,
+        next_ms      INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX debts_by_time ON debts (next_ms);
+
+    -- Small documents by name.
+    CREATE TABLE documents (
+        kind         TEXT NOT NULL,
+        key          TEXT NOT NULL,
+        value        TEXT NOT NULL,
+        version      INTEGER NOT NULL,
+        PRIMARY KEY (kind, key)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 
@@ -119,7 +137,7 @@ mod tests {
         let tables: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))
             .unwrap();
-        assert_eq!(tables, 5);
+        assert_eq!(tables, 7);
     }
 
     #[test]

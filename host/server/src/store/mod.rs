@@ -8,6 +8,7 @@
 
 mod blobs;
 mod changes;
+mod documents;
 mod migrations;
 mod predictions;
 mod reads;
@@ -36,6 +37,7 @@ use reads::Readers;
 use writes::Write;
 
 pub(crate) use blobs::{Blobs, Pin};
+pub(crate) use documents::{Documents, Expect, Kind};
 pub(crate) use predictions::{Filter, Page, Predictions};
 pub(crate) use registry::Registry;
 

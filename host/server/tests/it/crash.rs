@@ -73,3 +73,59 @@ fn every_acknowledged_deploy_outlives_kill_9() {
         assert_eq!(node.invoke(name, &serde_json::json!({})).status, 200);
     }
 }
+
+/// Rounds of creating and killing.
+const KILLS: usize = 20;
+
+#[test]
+fn every_acknowledged_prediction_outlives_kill_9_and_ends_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::on(dir.path(), |_| {});
+    node.deploy("echo", &guest::any_input(ECHO), "");
+    drop(node);
+    let acknowledged = Mutex::new(Vec::new());
+    for round in 0..KILLS {
+        let (mut process, client) = start(dir.path());
+        let (told, heard) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (told, acknowledged) = (told.clone(), &acknowledged);
+                scope.spawn(move || {
+                    for index in 0.. {
+                        let id = format!("p-{round}-{thread}-{index}");
+                        let body =
+                            format!(r#"{{"function":"echo","input":{{"id":"{id}"}},"max_attempts":20}}"#);
+                        let path = format!("/v1/predictions/{id}");
+                        let Ok(answer) = client.try_send("PUT", &path, &[], body.as_bytes()) else { return };
+                        assert_eq!(answer.status, 202, "{answer:?}");
+                        acknowledged.lock().unwrap().push(id);
+                        told.send(()).unwrap();
+                    }
+                });
+            }
+            heard.iter().take(ACKNOWLEDGED).for_each(drop);
+            process.kill().unwrap();
+            process.wait().unwrap();
+        });
+    }
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!(acknowledged.len() >= KILLS * ACKNOWLEDGED);
+    let node = Node::on(dir.path(), |_| {});
+    for id in &acknowledged {
+        let ends = node.follow(id).filter(|event| event.name == "done").count();
+        assert_eq!(ends, 1, "{id}");
+        let record = node.get(&format!("/v1/predictions/{id}")).json();
+        assert_eq!(
+            (&record["status"], &record["output"]["id"]),
+            (&"succeeded".into(), &(&**id).into()),
+            "{record}"
+        );
+    }
+    for status in ["queued", "running"] {
+        let list = node.get(&format!("/v1/predictions?status={status}")).json();
+        // One that was written but not acknowledged may still be on its way.
+        let left =
+            list["predictions"].as_array().unwrap().iter().map(|record| record["id"].as_str().unwrap());
+        left.for_each(|id| _ = node.follow(id).last().unwrap());
+    }
+}

@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Sends a request and reads the answer's head.
-    fn try_open(
+    pub(crate) fn try_open(
         &self,
         method: &str,
         path: &str,
@@ -304,7 +304,7 @@ pub(crate) struct Events {
 
 impl Events {
     #[track_caller]
-    fn of(reader: Reader) -> Self {
+    pub(crate) fn of(reader: Reader) -> Self {
         let is_stream = reader.headers.contains(&("content-type".to_owned(), "text/event-stream".to_owned()));
         assert!(is_stream, "{} {:?}", reader.status, reader.headers);
         Self { reader, text: String::new() }

@@ -1,5 +1,6 @@
 //! Predictions in SQLite: the queue, and the records of those that ended.
 
+mod debts;
 mod rows;
 mod sweep;
 
@@ -12,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
 
 use super::{ChangeError, Store, rows::Millis};
 use crate::{
-    config,
+    Config, config,
     function::FunctionName,
     prediction::{Failure, Order, PredictionId, Record, Status, new_id},
     queue::{Cancel, Claim, Claimed, Enqueued, Finish, Got, Job, Key, Queue, Recovered, Want, Which},
@@ -34,6 +35,7 @@ struct Bounds {
     kept_bytes_max: u64,
     page_max: usize,
     page_bytes_max: usize,
+    webhook: config::Webhook,
 }
 
 /// Which predictions to list.
@@ -61,13 +63,15 @@ pub(crate) struct Page {
 }
 
 impl Predictions {
-    pub(crate) fn new(store: Store, config: &config::Queue) -> Self {
+    pub(crate) fn new(store: Store, config: &Config) -> Self {
+        let queue = &config.queue;
         let bounds = Bounds {
-            keep: config.keep,
-            keep_answered: config.keep_answered,
-            kept_bytes_max: config.kept_bytes_max,
-            page_max: config.page_max.max(1),
-            page_bytes_max: config.page_bytes_max,
+            keep: queue.keep,
+            keep_answered: queue.keep_answered,
+            kept_bytes_max: queue.kept_bytes_max,
+            page_max: queue.page_max.max(1),
+            page_bytes_max: queue.page_bytes_max,
+            webhook: config.webhook.clone(),
         };
         Self { store, owner: new_id().into(), bounds: Arc::new(bounds) }
     }
@@ -89,7 +93,8 @@ impl Predictions {
         let bounds = self.bounds.clone();
         let keep = move |connection: &Connection| {
             records.iter().try_for_each(|record| {
-                rows::insert(connection, record, None, Some(bounds.expires_at(record)))
+                rows::insert(connection, record, None, Some(bounds.expires_at(record)))?;
+                debts::owe(connection, record, bounds.owed_at(record))
             })
         };
         self.store.write(keep).await
@@ -119,6 +124,11 @@ impl Bounds {
     fn expires_at(&self, record: &Record) -> Millis {
         let keep = if record.order.is_some() { self.keep } else { self.keep_answered };
         Millis(record.ended_at.unwrap_or(record.created_at) + keep)
+    }
+
+    /// When others may tell of a prediction's end, should whoever ended it not have done so.
+    fn owed_at(&self, record: &Record) -> SystemTime {
+        record.ended_at.unwrap_or(record.created_at) + self.webhook.grace
     }
 }
 
@@ -170,7 +180,11 @@ impl Queue for Predictions {
         let finish = move |connection: &Connection| match &finish {
             Finish::Done(record) => {
                 let params = named_params! {":owner": owner, ":attempt": claim.attempt};
-                rows::end(connection, record, bounds.expires_at(record), IS_OURS, params)
+                let is_ours = rows::end(connection, record, bounds.expires_at(record), IS_OURS, params)?;
+                if is_ours {
+                    debts::owe(connection, record, bounds.owed_at(record))?;
+                }
+                Ok(is_ours)
             }
             Finish::Requeue { at, counts } => {
                 let mut statement = connection.prepare_cached(&format!(
@@ -371,6 +385,7 @@ fn end_waiting(
     let order = record.order.clone().map(|order| Order { is_dead: is_dead(&order), ..order });
     let ended = Record { status, failure, ended_at: Some(now), order, ..record };
     rows::end(connection, &ended, bounds.expires_at(&ended), "TRUE", &[])?;
+    debts::owe(connection, &ended, bounds.owed_at(&ended))?;
     Ok(ended.into())
 }
 

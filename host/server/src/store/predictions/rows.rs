@@ -11,14 +11,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::super::rows::Millis;
-use crate::prediction::{Failure, Json, Metrics, Order, PredictionId, Record, Status};
+use crate::{
+    prediction::{Failure, Json, Metrics, Order, PredictionId, Record, Status},
+    webhook::Webhook,
+};
 
 /// What a row takes besides its texts.
 const ROW_BYTES: usize = 512;
 
 /// The columns that [`record`] reads.
 pub(super) const COLUMNS: &str = "seq, id, function, revision, status, created_ms, started_ms, ended_ms, \
-     input, events, returned, failure, metrics, memo, plan, deadline_ms, attempt, is_dead, is_canceled, bytes";
+     input, events, returned, failure, metrics, webhook, memo, plan, deadline_ms, attempt, is_dead, is_canceled, bytes";
 
 /// Adds a prediction; one of the same id that has ended gives way to it.
 pub(super) fn insert(
@@ -31,10 +34,10 @@ pub(super) fn insert(
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO predictions
              (id, key, function, revision, status, created_ms, started_ms, ended_ms, expires_ms, input,
-              events, returned, failure, metrics, memo, plan, priority, attempt, ready_ms, deadline_ms,
+              events, returned, failure, metrics, webhook, memo, plan, priority, attempt, ready_ms, deadline_ms,
               is_canceled, is_dead, bytes)
          VALUES (:id, :key, :function, :revision, :status, :created, :started, :ended, :expires, :input,
-              :events, :returned, :failure, :metrics, :memo, :plan, :priority, :attempt, :created, :deadline,
+              :events, :returned, :failure, :metrics, :webhook, :memo, :plan, :priority, :attempt, :created, :deadline,
               FALSE, :dead, :bytes)",
     )?;
     let order = record.order.as_ref();
@@ -53,6 +56,7 @@ pub(super) fn insert(
         ":returned": record.returned.as_ref().map(Json::as_str),
         ":failure": texts.failure,
         ":metrics": texts.metrics,
+        ":webhook": texts.webhook,
         ":memo": texts.memo,
         ":plan": texts.plan,
         ":priority": order.map_or(0, |order| order.priority),
@@ -134,6 +138,7 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         failure: row.get::<_, Option<Packed<Failure>>>("failure")?.map(|Packed(failure)| failure),
         metrics: row.get::<_, Option<Packed<Box<Metrics>>>>("metrics")?.map(|Packed(metrics)| metrics),
         order,
+        webhook: row.get::<_, Option<Packed<Box<Webhook>>>>("webhook")?.map(|Packed(webhook)| webhook),
         memo: row.get::<_, Option<Packed<Value>>>("memo")?.map(|Packed(memo)| memo).unwrap_or_default(),
     })
 }
@@ -143,6 +148,7 @@ struct Texts {
     events: String,
     failure: Option<String>,
     metrics: Option<String>,
+    webhook: Option<String>,
     memo: Option<String>,
     plan: Option<String>,
 }
@@ -156,13 +162,14 @@ impl Texts {
             events: events_text(&record.events),
             failure: record.failure.as_ref().map(text),
             metrics: record.metrics.as_ref().map(text),
+            webhook: record.webhook.as_ref().map(text),
             memo: (!record.memo.is_null()).then(|| record.memo.to_string()),
             plan: record.order.as_ref().map(text),
         }
     }
 
     fn bytes(&self, record: &Record) -> usize {
-        let optional = [&self.failure, &self.metrics, &self.memo, &self.plan];
+        let optional = [&self.failure, &self.metrics, &self.webhook, &self.memo, &self.plan];
         let optional: usize = optional.into_iter().flatten().map(String::len).sum();
         let returned = record.returned.as_ref().map_or(0, |json| json.as_str().len());
         ROW_BYTES + record.input.as_str().len() + self.events.len() + returned + optional

@@ -8,9 +8,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     Config,
-    http::Code,
+    http::{Code, Dialect},
     prediction::{Json, Metrics, queued_record},
     queue::conformance::{self, Nodes},
+    webhook::{self, Webhook},
 };
 
 /// A store and its folder; every node has an owner of its own.
@@ -28,7 +29,7 @@ impl Nodes for Shared {
     type Queue = Predictions;
 
     fn node(&self) -> Predictions {
-        Predictions::new(self.0.clone(), &self.1.queue)
+        Predictions::new(self.0.clone(), &self.1)
     }
 }
 
@@ -60,8 +61,8 @@ contract!(
 
 fn predictions(change: impl FnOnce(&mut config::Queue)) -> (Predictions, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config::Queue::default();
-    change(&mut config);
+    let mut config = Config::new(dir.path());
+    change(&mut config.queue);
     (Predictions::new(open(dir.path()), &config), dir)
 }
 
@@ -84,6 +85,13 @@ fn ended(id: &str, second: u64) -> Record {
     record.failure = Some(Failure { code: Code::PredictorTrapped, message: "unreachable".to_owned() });
     let custom = [("tokens".to_owned(), 1.5)].into();
     record.metrics = Some(Box::new(Metrics { predict_ms: 0.25, custom, ..Metrics::default() }));
+    record.webhook = Some(Box::new(Webhook {
+        url: "http://127.0.0.1/".to_owned(),
+        events: vec![webhook::Event::Start],
+        dialect: Dialect::Cog,
+        base: String::new(),
+        headers: vec![("traceparent".to_owned(), "00-1".to_owned())],
+    }));
     record.memo = serde_json::json!({"dialect": "cog"});
     record
 }

@@ -1,0 +1,98 @@
+//! Webhooks of the service's own dialect, and what is owed.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{
+    guest::{self, FAIL, WORKER},
+    node::Node,
+    receiver::Receiver,
+};
+
+fn create(node: &Node, body: &serde_json::Value) -> crate::node::Answer {
+    node.client().send("POST", "/v1/predictions", &[], body.to_string().as_bytes())
+}
+
+#[test]
+fn a_message_is_signed_and_has_the_prediction() {
+    let node = Node::with(|config| config.webhook.allow_private = true);
+    node.deploy("worker", &guest::any_input(WORKER), "");
+    let receiver = Receiver::start();
+    let body =
+        json!({"function": "worker", "id": "a", "webhook": receiver.url(), "webhook_events": ["completed"]});
+    assert_eq!(create(&node, &body).status, 202);
+    let message = receiver.next();
+    assert_eq!(message.header("webhook-id"), Some("msg_a_completed"));
+    assert!(message.header("webhook-timestamp").unwrap().parse::<u64>().unwrap() > 1_700_000_000);
+    assert!(message.header("webhook-signature").unwrap().starts_with("v1,"));
+    assert_eq!(message.header("content-type"), Some("application/json"));
+    assert!(message.text.starts_with(b"{"));
+    let shown = node.get("/v1/predictions/a").json();
+    assert_eq!(message.body["status"], "succeeded");
+    for field in ["id", "output", "logs", "metrics", "completed_at", "urls"] {
+        assert_eq!(message.body[field], shown[field], "{field}");
+    }
+}
+
+#[test]
+fn an_end_that_is_not_taken_is_told_again() {
+    let node = Node::with(|config| {
+        config.webhook.allow_private = true;
+        config.webhook.backoff = Duration::from_millis(1);
+        config.webhook.tick = Duration::from_millis(10);
+    });
+    node.deploy("fail", &guest::any_input(FAIL), "");
+    let receiver = Receiver::answering([500, 429]);
+    let body = json!({"function": "fail", "webhook": receiver.url(), "webhook_events": ["completed"]});
+    create(&node, &body);
+    let ids = [0, 1, 2].map(|_| receiver.next().header("webhook-id").unwrap().to_owned());
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+#[test]
+fn an_end_is_owed_until_it_is_told_even_by_the_next_run_of_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let change = |config: &mut dormouse::Config| {
+        config.webhook.allow_private = true;
+        config.webhook.backoff = Duration::from_millis(1);
+        config.webhook.tick = Duration::from_millis(10);
+    };
+    let receiver = Receiver::answering([503]);
+    let node = Node::on(dir.path(), |config| {
+        change(config);
+        config.webhook.tick = Duration::from_secs(3600);
+    });
+    node.deploy("fail", &guest::any_input(FAIL), "");
+    create(&node, &json!({"function": "fail", "webhook": receiver.url(), "webhook_events": ["completed"]}));
+    let first = receiver.next();
+    drop(node);
+    let _node = Node::on(dir.path(), change);
+    let second = receiver.next();
+    assert_eq!(first.body, second.body);
+}
+
+#[test]
+fn one_that_is_canceled_before_it_runs_is_told_too() {
+    let node = Node::with(|config| config.webhook.allow_private = true);
+    node.deploy("worker", &guest::any_input(WORKER), "concurrency=1");
+    create(&node, &json!({"function": "worker", "input": {"loop": 1}}));
+    node.wait_until_running("worker", 1);
+    let receiver = Receiver::start();
+    create(&node, &json!({"function": "worker", "id": "waits", "webhook": receiver.url()}));
+    node.client().send("POST", "/v1/predictions/waits/cancel", &[], b"");
+    let message = receiver.next();
+    assert_eq!((&message.body["id"], &message.body["status"]), (&json!("waits"), &json!("canceled")));
+}
+
+#[test]
+fn a_private_address_is_refused_unless_it_is_allowed() {
+    let node = Node::start();
+    node.deploy("worker", &guest::any_input(WORKER), "");
+    for url in
+        ["http://127.0.0.1:9/", "http://[::1]/", "http://169.254.169.254/latest", "file:///etc/passwd", "x"]
+    {
+        let answer = create(&node, &json!({"function": "worker", "webhook": url}));
+        assert_eq!(answer.error(), (422, "invalid_input".to_owned()), "{url}");
+    }
+}
