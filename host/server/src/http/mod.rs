@@ -61,6 +61,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/dead-letters", get(predictions::dead))
         .route("/v1/dead-letters/redrive", post(predictions::redrive))
         .route("/v1/models", get(models::list))
+        .route("/v1/webhooks/default/secret", get(node::webhook_secret))
         .merge(openai::routes())
         .fallback(guard::no_route)
         .method_not_allowed_fallback(guard::no_method)

@@ -49,6 +49,17 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Json<Health> 
     Json(Health { status, version: VERSION, functions: service.store.registry.len() })
 }
 
+/// What receivers of webhooks check signatures with.
+#[derive(Debug, Serialize)]
+pub(super) struct WebhookSecret {
+    key: String,
+}
+
+/// `GET /v1/webhooks/default/secret`, where Replicate's clients ask for it too.
+pub(super) async fn webhook_secret(State(service): State<Arc<Service>>) -> Json<WebhookSecret> {
+    Json(WebhookSecret { key: service.predictions.webhooks.secret().text() })
+}
+
 /// `GET /metrics`.
 pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let text = service.metrics.render(&service.levels());

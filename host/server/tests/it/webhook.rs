@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
+use sha2::Sha256;
 
 use crate::{
     guest::{self, FAIL, WORKER},
     node::Node,
-    receiver::Receiver,
+    receiver::{Message, Receiver},
 };
 
 fn create(node: &Node, body: &serde_json::Value) -> crate::node::Answer {
@@ -25,7 +28,7 @@ fn a_message_is_signed_and_has_the_prediction() {
     let message = receiver.next();
     assert_eq!(message.header("webhook-id"), Some("msg_a_completed"));
     assert!(message.header("webhook-timestamp").unwrap().parse::<u64>().unwrap() > 1_700_000_000);
-    assert!(message.header("webhook-signature").unwrap().starts_with("v1,"));
+    assert_eq!(message.header("webhook-signature").unwrap(), signature(&node, &message));
     assert_eq!(message.header("content-type"), Some("application/json"));
     assert!(message.text.starts_with(b"{"));
     let shown = node.get("/v1/predictions/a").json();
@@ -33,6 +36,19 @@ fn a_message_is_signed_and_has_the_prediction() {
     for field in ["id", "output", "logs", "metrics", "completed_at", "urls"] {
         assert_eq!(message.body[field], shown[field], "{field}");
     }
+}
+
+/// What <https://www.standardwebhooks.com> has a receiver compute with the node's secret.
+fn signature(node: &Node, message: &Message) -> String {
+    let key = node.get("/v1/webhooks/default/secret").json()["key"].as_str().unwrap().to_owned();
+    let key = STANDARD.decode(key.strip_prefix("whsec_").unwrap()).unwrap();
+    let mut hmac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+    for part in ["webhook-id", "webhook-timestamp"] {
+        hmac.update(message.header(part).unwrap().as_bytes());
+        hmac.update(b".");
+    }
+    hmac.update(&message.text);
+    format!("v1,{}", STANDARD.encode(hmac.finalize().into_bytes()))
 }
 
 #[test]
