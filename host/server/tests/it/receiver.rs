@@ -1,7 +1,7 @@
 //! Whom webhooks go to in tests.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener},
     sync::mpsc,
     time::Duration,
