@@ -201,10 +201,14 @@ fn a_second_reader_sees_the_same_and_the_last_to_leave_ends_it() {
 #[test]
 fn a_caller_who_leaves_ends_a_prediction_that_is_answered_at_its_end() {
     let node = node();
-    let request = b"POST /fn/worker/predictions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-        content-length: 31\r\n\r\n{\"id\":\"gone\",\"input\":{\"loop\":1}}";
+    let body = json!({"id": "gone", "input": {"loop": 1}}).to_string();
+    let request = format!(
+        "POST /fn/worker/predictions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let mut stream = node.client().connect();
-    std::io::Write::write_all(&mut stream, &request[..]).unwrap();
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
     node.wait_until_running("worker", 1);
     drop(stream);
     node.follow("gone").last().unwrap();
