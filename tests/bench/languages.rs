@@ -95,13 +95,18 @@ fn build(language: &'static str, project: &Path) -> Result<Hello> {
     Ok(Hello { language, wasm: built.wasm })
 }
 
-/// Adds a line to a project's source that changes nothing else.
+/// Adds a line to a project's source that every tool takes for a change.
 fn change(project: &Path, number: u32) -> Result<()> {
-    for (file, mark) in [("src/lib.rs", "//"), ("predict.ts", "//"), ("predict.py", "#")] {
+    let lines = [
+        ("src/lib.rs", format!("// {number}")),
+        ("predict.ts", format!("globalThis.change = {number};")),
+        ("predict.py", format!("change = {number}")),
+    ];
+    for (file, line) in lines {
         let path = project.join(file);
         if path.exists() {
             let text = fs::read_to_string(&path)?;
-            fs::write(&path, format!("{text}{mark} {number}\n"))?;
+            fs::write(&path, format!("{text}{line}\n"))?;
         }
     }
     Ok(())
