@@ -109,6 +109,7 @@ fn a_file_written_by_hand_is_predicted_pushed_and_run() {
 
     let text = author.sees(&["push", "greeter"]);
     assert!(text.contains(&format!("{}/fn/greeter", author.server.client().base())), "{text}");
+    assert!(author.sees(&["push", "greeter"]).contains("unchanged"), "the same was built again");
     assert_eq!(author.sees(&["run", "greeter", "name=Ada"]), "Hello, Ada!\n");
     assert!(author.sees(&["fn", "ls"]).contains("Greets someone."));
 
