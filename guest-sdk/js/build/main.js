@@ -9,13 +9,14 @@ import { realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { bundle, examine } from "./bundle.js";
+import { digest, keep, recall } from "./cache.js";
 import { componentize } from "./componentize.js";
 import { ABSENT } from "./engines.js";
 import { readProject } from "./project.js";
 import { Failure, Reporter } from "./report.js";
 
 /**
- * Builds a folder; what came of it.
+ * Builds a folder, unless the component at `output` was made of the same; what came of it.
  *
  * @param {string} folder
  * @param {{ output: string, check?: boolean }} options
@@ -39,10 +40,22 @@ export async function build(folder, { output, check }, reporter) {
   const result = { name: project.name, engine, models, settings: {} };
   const seconds = () => Math.round((performance.now() - start) / 10) / 100;
   if (check) return { ...result, notes: reporter.notes, seconds: seconds() };
+  const inputs = digest(engine, source);
+  const bytes = recall(output, inputs) ?? (await make(engine, source, output, reporter));
+  keep(output, inputs, bytes);
+  return { ...result, component: output, bytes, notes: reporter.notes, seconds: seconds() };
+}
+
+/**
+ * @param {"quickjs" | "starling"} engine
+ * @param {string} source
+ * @param {string} output
+ * @param {Reporter} reporter
+ */
+async function make(engine, source, output, reporter) {
   reporter.step("component", "running the file and taking its snapshot");
   const tell = (/** @type {string} */ message) => reporter.step("tools", message);
-  const bytes = await componentize(engine, source, { output, tell });
-  return { ...result, component: output, bytes, notes: reporter.notes, seconds: seconds() };
+  return componentize(engine, source, { output, tell });
 }
 
 async function main() {

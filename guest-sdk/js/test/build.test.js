@@ -3,6 +3,7 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { digest, keep, recall } from "../build/cache.js";
 import { build } from "../build/main.js";
 import { Failure, Reporter } from "../build/report.js";
 
@@ -68,4 +69,17 @@ test("mistakes are told by file and line", async () => {
   assert.equal(await failure({ "predict.js": 'import x from "left-pad";' }), "predict.js:1:left-pad is not installed: run npm install left-pad");
   assert.match(await failure({ "readme.md": "" }), /no predict.js or predict.ts/);
   assert.match(await failure({ "package.json": "{" }), /^package.json:is not JSON/);
+});
+
+test("nothing is made twice of the same", () => {
+  const output = join(mkdtempSync(join(tmpdir(), "dormouse-")), "x.wasm");
+  const inputs = digest("quickjs", "one");
+  assert.notEqual(inputs, digest("starling", "one"));
+  assert.equal(recall(output, inputs), undefined);
+  writeFileSync(output, "abc");
+  keep(output, inputs, 3);
+  assert.equal(recall(output, inputs), 3);
+  assert.equal(recall(output, digest("quickjs", "two")), undefined);
+  writeFileSync(output, "abcd");
+  assert.equal(recall(output, inputs), undefined);
 });

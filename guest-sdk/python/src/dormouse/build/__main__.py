@@ -9,9 +9,12 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from typing import Any
 
-from . import component, project, requirements, stage, usage
-from .report import Failure, Reporter
+from . import cache, component, project, requirements, stage, usage
+from .project import Project
+from .report import Failure, Note, Reporter
+from .stage import Stage
 
 
 def main() -> int:
@@ -34,34 +37,52 @@ def main() -> int:
 
 def build(
     folder: str, output: str, wit: str, reporter: Reporter, *, is_check: bool = False
-) -> dict[str, object]:
-    """Builds a folder; what came of it."""
+) -> dict[str, Any]:
+    """Builds a folder, unless the component at `output` was made of the same; what came of it."""
     start = time.monotonic()
     reporter.step("project", "reading the project")
     plan = project.read(folder)
     wanted, notes = requirements.split(plan.requirements)
-    for note in [*plan.notes, *notes]:
-        reporter.note(note)
-    result: dict[str, object] = {"name": plan.name, "settings": plan.settings}
     with tempfile.TemporaryDirectory(prefix="dormouse-build-") as path:
         staged = stage.lay_out(plan, path)
-        for note in staged.notes:
+        for note in [*plan.notes, *notes, *staged.notes]:
             reporter.note(note)
-        if wanted:
-            reporter.step("requirements", f"installing {', '.join(wanted)}")
-        packages = requirements.install(wanted, staged.site)
-        reporter.step("usage", f"checking {plan.file}")
-        found = usage.examine(plan, staged.site)
-        for note in found.notes:
-            reporter.note(note)
-        models = list(dict.fromkeys([*plan.models, *found.models]))
-        if not is_check:
-            reporter.step("component", "importing the predictor and taking its snapshot")
-            stage.write_plan(plan, staged, models, found.imports)
-            result |= {"component": output, "bytes": component.componentize(staged, wit, output)}
-    notes_told = [asdict(note) for note in reporter.notes]
-    seconds = round(time.monotonic() - start, 2)
-    return result | {"models": models, "packages": packages, "notes": notes_told, "seconds": seconds}
+        if is_check:
+            made = _examine(plan, staged, wanted, reporter)
+        else:
+            inputs = cache.digest([path, wit], plan.facts(), wanted, component.version())
+            made = cache.recall(output, inputs) or _make(plan, staged, wanted, reporter, wit, output)
+            cache.keep(output, inputs, made)
+        for told in made["notes"]:
+            reporter.note(Note(**told))
+    made |= {"name": plan.name, "settings": plan.settings}
+    return made | {
+        "notes": [asdict(note) for note in reporter.notes],
+        "seconds": round(time.monotonic() - start, 2),
+    }
+
+
+def _examine(plan: Project, staged: Stage, wanted: list[str], reporter: Reporter) -> dict[str, Any]:
+    """Installs what the project requires and compares what it uses with what a component has."""
+    if wanted:
+        reporter.step("requirements", f"installing {', '.join(wanted)}")
+    packages = requirements.install(wanted, staged.site)
+    reporter.step("usage", f"checking {plan.file}")
+    found = usage.examine(plan, staged.site)
+    for note in found.notes:
+        reporter.note(note)
+    models = list(dict.fromkeys([*plan.models, *found.models]))
+    stage.write_plan(plan, staged, models, found.imports)
+    return {"models": models, "packages": packages, "notes": [asdict(note) for note in found.notes]}
+
+
+def _make(
+    plan: Project, staged: Stage, wanted: list[str], reporter: Reporter, wit: str, output: str
+) -> dict[str, Any]:
+    """Makes the component."""
+    examined = _examine(plan, staged, wanted, reporter)
+    reporter.step("component", "importing the predictor and taking its snapshot")
+    return examined | {"component": output, "bytes": component.componentize(staged, wit, output)}
 
 
 def _default_wit() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -34,6 +35,14 @@ def componentize(stage: Stage, wit: str, output: str) -> int:
     if done.returncode != 0:
         raise _failure(done.stdout + done.stderr)
     return os.path.getsize(output)
+
+
+def version() -> str:
+    """The componentize-py that is installed; empty if none is."""
+    try:
+        return importlib.metadata.version("componentize-py")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _failure(text: str) -> Failure:

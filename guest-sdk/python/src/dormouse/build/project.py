@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .report import Failure, Note
@@ -40,6 +40,10 @@ class Project:
     settings: dict[str, Any] = field(default_factory=dict)
     """Deployment settings that the folder asks for: `concurrency`, `env`."""
     notes: list[Note] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it but where the folder is and what was noted."""
+        return {key: value for key, value in asdict(self).items() if key not in ("root", "notes")}
 
 
 def read(root: str) -> Project:
