@@ -13,6 +13,7 @@ mod invoke;
 mod limits;
 mod openai;
 mod projects;
+mod residency;
 mod stream;
 
 /// Paths of the components, by name. One that no test names fails the build.

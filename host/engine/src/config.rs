@@ -1,8 +1,8 @@
 //! The engine's bounds.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use crate::Error;
+use crate::{Error, memory};
 
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +33,51 @@ pub struct Config {
     pub kv_bytes_max: usize,
     /// Cap on the context length a model's file names, in tokens.
     pub context_tokens_max: usize,
+    /// When models sleep, and what of them is kept.
+    pub residency: Residency,
+}
+
+/// What bounds models that sleep and wake. A time of `None` is never.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Residency {
+    /// Bytes that all models have in memory; for one that is wanted beyond it, others go to sleep.
+    pub memory_bytes_max: u64,
+    /// Callers that wait for one model; beyond it a caller is [`Error::Overloaded`](crate::Error).
+    pub waiters_max: usize,
+    /// Time that a caller waits for a model to wake; beyond it, it is [`Error::Overloaded`](crate::Error).
+    pub wake_wait_max: Duration,
+    /// Time without use until a model goes from awake to memory.
+    pub awake_idle: Option<Duration>,
+    /// Time until it goes on from memory to disk.
+    pub memory_idle: Option<Duration>,
+    /// Time until its files that can be made again are removed.
+    pub disk_idle: Option<Duration>,
+    /// Time that a model stays awake though another wants its room.
+    pub residence_min: Duration,
+    /// Time until a wake that failed is tried again; doubled with each further failure.
+    pub backoff_min: Duration,
+    /// Upper bound on that time.
+    pub backoff_max: Duration,
+}
+
+/// Of the machine's memory, what models may have: the rest is for predictors and the system.
+const MEMORY_SHARE: (u64, u64) = (3, 4);
+
+impl Default for Residency {
+    fn default() -> Self {
+        let (part, whole) = MEMORY_SHARE;
+        Self {
+            memory_bytes_max: memory::total_bytes() / whole * part,
+            waiters_max: 1024,
+            wake_wait_max: Duration::from_secs(120),
+            awake_idle: Some(Duration::from_secs(5 * 60)),
+            memory_idle: Some(Duration::from_secs(30 * 60)),
+            disk_idle: Some(Duration::from_secs(30 * 24 * 3600)),
+            residence_min: Duration::from_secs(1),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Config {
@@ -47,6 +92,7 @@ impl Config {
             batch_tokens_max: 256,
             kv_bytes_max: 512 << 20,
             context_tokens_max: 8192,
+            residency: Residency::default(),
         }
     }
     /// [`Error::Invalid`] names the bound that lets nothing run.
@@ -57,6 +103,7 @@ impl Config {
             ("queue_max", self.queue_max, 1),
             ("batch_tokens_max", self.batch_tokens_max, self.sequences_max),
             ("context_tokens_max", self.context_tokens_max, 1),
+            ("waiters_max", self.residency.waiters_max, 1),
         ];
         match least.into_iter().find(|(_, found, least)| found < least) {
             Some((name, found, least)) => {

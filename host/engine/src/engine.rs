@@ -1,30 +1,40 @@
-//! The handle on the engine thread.
+//! The handle on the engine's threads.
 
 use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        mpsc::{SyncSender, TrySendError, sync_channel},
+        mpsc::{SyncSender, TrySendError, channel, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::{
     Catalog, Config, Device, Error, Model, ModelInfo, Stats,
     backend::{Backend, cpu::Cpu, reference::Reference},
-    loader::{Loader, ModelId, Open, Registry, Source},
+    loader::{Loader, ModelId, Source, Task},
+    residency::{Ask, Bounds, KeepAlive, Keeper, Lease, ModelResidency, Resolver, Tier, Wish},
     worker::{Command, Job, Queue, Work, Worker},
 };
 
-/// The engine: one thread that owns every model's state, a thread that loads models, and handles to
-/// them. Both threads end when the last handle on the engine and its models is gone and what still
-/// runs is done, or by [`Engine::shutdown`].
+/// The engine: one thread that owns every awake model's state, one that wakes models and takes them
+/// down, one that decides when, and handles to them. The threads end when the last handle on the engine
+/// and its models is gone and what still runs is done, or by [`Engine::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Engine {
     handle: Arc<Handle>,
+}
+
+/// How a caller opens a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Open {
+    /// How long it waits for the model to wake; `None` takes the engine's bound.
+    pub wait_max: Option<Duration>,
+    /// How long the model stays awake after it; `None` takes the model's own time.
+    pub keep_alive: Option<KeepAlive>,
 }
 
 /// What every handle on the engine and its models shares.
@@ -32,9 +42,8 @@ pub struct Engine {
 pub(crate) struct Handle {
     config: Config,
     commands: SyncSender<Command>,
-    opens: SyncSender<Open>,
+    keeper: Arc<Keeper>,
     queue: Arc<Queue>,
-    registry: Arc<Registry>,
     stats: watch::Receiver<Stats>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -53,21 +62,68 @@ impl Engine {
         }
     }
 
-    /// The model of this name, loaded on first use; callers of a loading model share one load. A
-    /// name keeps the model that it was first opened as for as long as that is loaded. Dropping the
-    /// future doesn't stop the load.
+    /// [`Engine::open_with`] what the engine has by default.
     pub async fn open(&self, name: &str) -> Result<Model, Error> {
-        self.open_source(Source::Name(name.to_owned())).await
+        self.open_with(name, Open::default()).await
+    }
+
+    /// The model of this name, awake, and kept so while there are handles on it. Callers of a sleeping
+    /// model share one wake, and wait for it in order. A name keeps the model that it was first opened as
+    /// for as long as that is awake. Dropping the future gives up the place in line; the wake goes on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] and [`Error::BadModel`] when there is no such model to wake,
+    /// [`Error::NoMemory`] when it never fits, [`Error::Overloaded`] when too many wait or it took longer
+    /// than `wait_max`.
+    pub async fn open_with(&self, name: &str, open: Open) -> Result<Model, Error> {
+        self.open_source(Source::Name(name.to_owned()), open).await
     }
 
     /// A model file outside the catalogue, under its path as its name. The file is hashed first.
     pub async fn open_file(&self, path: impl Into<PathBuf>) -> Result<Model, Error> {
-        self.open_source(Source::File(path.into())).await
+        self.open_source(Source::File(path.into()), Open::default()).await
     }
 
-    /// The models that are loaded.
+    /// Refuses a model that could never be awake on this node: [`Error::NoMemory`] has the numbers.
+    pub async fn check_fit(&self, name: &str) -> Result<(), Error> {
+        self.ask(name, Ask::Fit).await
+    }
+
+    /// Begins to wake a model, or lets an awake one stay as if it were used now. Doesn't wait for it.
+    pub async fn summon(&self, name: &str) -> Result<(), Error> {
+        self.ask(name, Ask::Wake).await
+    }
+
+    /// Has a model go to a tier at least this deep as soon as nobody uses it. Doesn't wait for that;
+    /// callers that come meanwhile wake it again afterwards.
+    pub async fn sleep(&self, name: &str, tier: Tier) -> Result<(), Error> {
+        self.ask(name, Ask::Sleep(tier)).await
+    }
+
+    /// Keeps a model awake for good, or no longer. [`Error::NoMemory`] when it doesn't fit beside those
+    /// that are kept awake already.
+    pub async fn pin(&self, name: &str, pinned: bool) -> Result<(), Error> {
+        self.ask(name, Ask::Pin(pinned)).await
+    }
+
+    /// Where each model is that was opened or asked for since the engine started, by name.
+    pub fn residency(&self) -> Arc<[ModelResidency]> {
+        self.handle.keeper.residency()
+    }
+
+    /// [`Engine::residency`] as it changes. A change of leases alone shows with the next other change.
+    pub fn watch_residency(&self) -> watch::Receiver<Arc<[ModelResidency]>> {
+        self.handle.keeper.watch()
+    }
+
+    /// Bytes that models have in memory at most, and the bound on them.
+    pub fn memory(&self) -> (u64, u64) {
+        self.handle.keeper.memory()
+    }
+
+    /// The models that are awake.
     pub fn loaded(&self) -> Vec<ModelInfo> {
-        self.handle.registry.all().iter().map(|loaded| loaded.info.clone()).collect()
+        self.handle.keeper.loaded().iter().map(|loaded| loaded.info.clone()).collect()
     }
 
     /// What the engine is doing, as of its last step.
@@ -80,13 +136,13 @@ impl Engine {
         self.handle.stats.clone()
     }
 
-    /// Cancels everything and waits until both threads have ended; a step or a load under way is
-    /// completed first. Blocks. Other handles stay valid, but everything they do is
-    /// [`Error::Cancelled`].
+    /// Cancels everything and waits until all threads have ended; a step or a wake under way is completed
+    /// first. Blocks. Other handles stay valid, but everything they do is [`Error::Cancelled`].
     pub fn shutdown(&self) {
+        self.handle.keeper.close();
+        self.handle.keeper.hand_over(Task::Stop);
         // An error means that it has ended already.
         drop(self.handle.commands.send(Command::Shutdown));
-        drop(self.handle.opens.send(Open::Shutdown));
         let mut threads = self.handle.threads.lock().expect("nothing panics while this is locked");
         for thread in threads.drain(..) {
             // A panic was caught and reported within the thread.
@@ -96,40 +152,44 @@ impl Engine {
 
     fn start_on(backend: impl Backend, config: Config) -> Result<Self, Error> {
         let catalog = Catalog::open(&config.models_dir)?;
-        // Room for every queued job; a model's installation waits for its turn.
+        // Room for every queued job; a model's arrival and departure wait for their turn.
         let (commands, commands_in) = sync_channel(config.queue_max);
-        let (opens, opens_in) = sync_channel(config.queue_max);
+        let (orders, orders_in) = sync_channel(config.queue_max);
+        let (tasks, tasks_in) = channel();
         let (stats_in, stats) = watch::channel(Stats::default());
-        let registry = Arc::<Registry>::default();
-        let worker = Worker::new(commands_in, registry.clone(), stats_in);
-        let loader = Loader {
-            requests: opens_in,
-            catalog,
-            backend,
-            config: config.clone(),
-            registry: registry.clone(),
-            worker: commands.clone(),
-            next_id: 0,
-        };
-        let threads =
-            vec![spawn("engine", move || worker.run())?, spawn("engine-loader", move || loader.run())?];
+        let keeper = Keeper::new(bounds(&config), orders, tasks);
+        let lost = Arc::downgrade(&keeper);
+        let worker = Worker::new(commands_in, stats_in, move |id| {
+            lost.upgrade().inspect(|keeper| keeper.lost(id));
+        });
+        let loader =
+            Loader::new(tasks_in, Arc::downgrade(&keeper), backend.clone(), config.clone(), commands.clone());
+        let resolver = Resolver::new(orders_in, Arc::downgrade(&keeper), catalog, backend, config.clone());
+        let threads = vec![
+            spawn("engine", move || worker.run())?,
+            spawn("loader", move || loader.run())?,
+            spawn("residency", move || resolver.run())?,
+        ];
         let queue = Queue::new(config.queue_max);
         let threads = Mutex::new(threads);
-        Ok(Self { handle: Arc::new(Handle { config, commands, opens, queue, registry, stats, threads }) })
+        Ok(Self { handle: Arc::new(Handle { config, commands, keeper, queue, stats, threads }) })
     }
 
-    async fn open_source(&self, source: Source) -> Result<Model, Error> {
+    async fn open_source(&self, source: Source, open: Open) -> Result<Model, Error> {
         let began = Instant::now();
         let name = source.to_string();
-        if let Some(loaded) = self.handle.registry.find(&source) {
-            return Ok(Model::new(self.handle.clone(), loaded, name, Duration::ZERO));
-        }
-        let (reply, opened) = oneshot::channel();
-        let sent = self.handle.opens.try_send(Open::Model { source, reply });
-        sent.map_err(|error| self.handle.refused(&error))?;
-        // The loader answers unless it was shut down.
-        let loaded = opened.await.unwrap_or(Err(Error::Cancelled))?;
-        Ok(Model::new(self.handle.clone(), loaded, name, began.elapsed()))
+        let wait = open.wait_max.unwrap_or(self.handle.config.residency.wake_wait_max);
+        let wish = Wish { deadline: began + wait, keep_alive: open.keep_alive };
+        let opened = self.handle.keeper.open(source, wish).await?;
+        let wake = match opened.from {
+            Tier::Awake => Duration::ZERO,
+            _ => began.elapsed(),
+        };
+        Ok(Model::new(self.handle.clone(), opened, name, wake))
+    }
+
+    async fn ask(&self, name: &str, ask: Ask) -> Result<(), Error> {
+        self.handle.keeper.ask(Source::Name(name.to_owned()), ask).await
     }
 }
 
@@ -139,21 +199,33 @@ impl Handle {
         &self.config
     }
 
-    /// Queues a sequence of a model.
-    pub(crate) fn submit(&self, model: ModelId, prompt: Vec<u32>, work: Work) -> Result<(), Error> {
+    /// Queues a sequence of a model, which stays awake for it.
+    pub(crate) fn submit(
+        &self,
+        model: ModelId,
+        lease: Arc<Lease>,
+        prompt: Vec<u32>,
+        work: Work,
+    ) -> Result<(), Error> {
         let place = self.queue.enter()?;
-        let job = Job { prompt, work, place, arrived: Instant::now() };
+        let job = Job { prompt, work, place, arrived: Instant::now(), lease: Some(lease) };
         let sent = self.commands.try_send(Command::Submit { model, job });
-        sent.map_err(|error| self.refused(&error))
-    }
-
-    fn refused<T>(&self, error: &TrySendError<T>) -> Error {
-        match error {
+        sent.map_err(|error| match error {
             TrySendError::Full(_) => {
                 Error::Overloaded(format!("{} requests wait already (queue_max)", self.config.queue_max))
             }
             TrySendError::Disconnected(_) => Error::Cancelled,
-        }
+        })
+    }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let residency = &config.residency;
+    Bounds {
+        memory_bytes_max: residency.memory_bytes_max,
+        waiters_max: residency.waiters_max,
+        residence_min: residency.residence_min,
+        backoff: (residency.backoff_min, residency.backoff_max),
     }
 }
 

@@ -28,6 +28,10 @@ pub enum Error {
     /// The engine is full. Retry later.
     #[error("overloaded: {0}")]
     Overloaded(String),
+    /// The model never fits in the memory that this node has for models. Use a smaller one, or
+    /// configure a larger bound.
+    #[error("{0}")]
+    NoMemory(String),
     /// The completion was dropped, or the engine is shutting down.
     #[error("cancelled")]
     Cancelled,

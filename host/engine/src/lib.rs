@@ -1,7 +1,8 @@
 //! The inference engine: models, KV cache, scheduler and kernels. No wasmtime, no HTTP.
 //!
-//! A token's path, in the order the files are best read: [`catalog`] knows a model's file, the
-//! `loader` thread maps it (`gguf`) and makes its `models` forward pass on a `backend`; `tokenizer` and
+//! A token's path, in the order the files are best read: [`catalog`] knows a model's file; `residency`
+//! decides when it wakes and sleeps; the `loader` thread maps it (`gguf`) and makes its `models` forward
+//! pass on a `backend`; `tokenizer` and
 //! `template` turn text into ids; [`Model::generate`] hands a [`Request`] to the engine thread
 //! (`worker`); the `scheduler` puts its sequence into a batch and gives it blocks of the `kv` cache; the
 //! forward pass runs; the `sampler` picks the next id, within a `format` if one is asked for; `stream`
@@ -19,10 +20,12 @@ mod format;
 mod gguf;
 mod kv;
 mod loader;
+mod memory;
 mod model;
 mod models;
 mod quant;
 mod request;
+mod residency;
 mod sampler;
 mod scheduler;
 mod stats;
@@ -38,9 +41,10 @@ mod worker;
 pub use backend::cpu::measure;
 pub use catalog::Catalog;
 pub use completion::Completion;
-pub use config::{Config, Device};
-pub use engine::Engine;
+pub use config::{Config, Device, Residency};
+pub use engine::{Engine, Open};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
 pub use request::{Chunk, Finish, Message, Prompt, Request, Sampling, TokenLogprob, Usage};
+pub use residency::{KeepAlive, ModelResidency, Phase, Progress, Tier};
 pub use stats::{ModelStats, Stats};

@@ -1,31 +1,29 @@
-//! The loader thread: from a model's name to its state on the engine thread.
+//! The loader thread: wakes models and takes them down, one at a time, as the [`Keeper`] tells it.
 //!
-//! It loads one model at a time, in order of the requests, so a thousand callers of one model cause
-//! one load: whoever comes second finds it in the [`Registry`]. Mapping, hashing and repacking happen
-//! here, never on the engine thread or a caller's.
+//! Mapping, repacking and giving memory back happen here, never on the engine thread or a caller's.
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
-        mpsc::{Receiver, SyncSender},
+        Arc, OnceLock, Weak,
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::Instant,
 };
 
 use crate::{
-    Catalog, Config, Error, ModelInfo,
+    Config, Error, ModelInfo,
     backend::Backend,
-    catalog::Digest,
     format::Formats,
     gguf::Gguf,
-    models,
+    models::{self, Capacity, Network},
+    residency::{Action, Keeper, ModelKey, Origin, Phase, Tier},
     template::ChatTemplate,
     tokenizer::Tokenizer,
-    worker::{Command, Reply, Resident, panic_text},
+    worker::{Command, Resident, panic_text},
 };
 
 /// Identifies a load of a model. Loading it again gives another id.
@@ -42,7 +40,7 @@ impl ModelId {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) id: ModelId,
-    /// Under the name that it was first opened by.
+    /// Under the name that it was opened by.
     pub(crate) info: ModelInfo,
     pub(crate) tokenizer: Tokenizer,
     /// `None` when the file has none.
@@ -76,82 +74,97 @@ pub(crate) enum Source {
     File(PathBuf),
 }
 
-/// A request to the loader thread.
-#[derive(Debug)]
-pub(crate) enum Open {
-    /// Load a model, unless it is loaded.
-    Model { source: Source, reply: Reply<Arc<Loaded>> },
+/// What the loader thread is asked to do.
+pub(crate) enum Task {
+    /// Wake a model or take one down.
+    Do(Action),
     /// End.
-    Shutdown,
-}
-
-/// The loaded models.
-#[derive(Debug, Default)]
-pub(crate) struct Registry {
-    models: Mutex<Models>,
-}
-
-#[derive(Debug, Default)]
-struct Models {
-    /// By digest.
-    loaded: HashMap<String, Arc<Loaded>>,
-    /// Digest of each source that was opened.
-    digests: HashMap<Source, String>,
+    Stop,
 }
 
 /// The loader thread's state.
 pub(crate) struct Loader<B> {
-    pub(crate) requests: Receiver<Open>,
-    pub(crate) catalog: Catalog,
-    pub(crate) backend: B,
-    pub(crate) config: Config,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) worker: SyncSender<Command>,
-    pub(crate) next_id: u64,
+    tasks: Receiver<Task>,
+    keeper: Weak<Keeper>,
+    backend: B,
+    config: Config,
+    worker: SyncSender<Command>,
+    next_id: u64,
+    /// Models in [`Tier::Memory`].
+    asleep: HashMap<ModelKey, Asleep>,
+}
+
+/// What is left of a model in memory.
+struct Asleep {
+    loaded: Arc<Loaded>,
+    /// Without its working buffers.
+    network: Box<dyn Network>,
+    capacity: Capacity,
 }
 
 impl<B: Backend> Loader<B> {
-    /// The thread's body; ends when told to, or when no one can send requests any more.
+    pub(crate) fn new(
+        tasks: Receiver<Task>,
+        keeper: Weak<Keeper>,
+        backend: B,
+        config: Config,
+        worker: SyncSender<Command>,
+    ) -> Self {
+        Self { tasks, keeper, backend, config, worker, next_id: 0, asleep: HashMap::new() }
+    }
+
+    /// The thread's body; ends when told to, or when no one can send tasks any more.
     pub(crate) fn run(mut self) {
-        while let Ok(Open::Model { source, reply }) = self.requests.recv() {
-            let opened = catch_unwind(AssertUnwindSafe(|| self.open(&source)));
-            let opened = opened.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
-            // Whoever is gone doesn't miss the model; it stays loaded.
-            drop(reply.send(opened));
+        while let Ok(Task::Do(action)) = self.tasks.recv() {
+            let Some(keeper) = self.keeper.upgrade() else { return };
+            match action {
+                Action::Wake { model, from } => self.wake(&keeper, model, from),
+                Action::Sleep { model, from, to } => self.sleep(&keeper, model, from, to),
+                Action::Answer { .. } => unreachable!("the keeper answers"),
+            }
         }
     }
 
-    fn open(&mut self, source: &Source) -> Result<Arc<Loaded>, Error> {
-        if let Some(loaded) = self.registry.find(source) {
-            return Ok(loaded);
+    fn wake(&mut self, keeper: &Arc<Keeper>, key: ModelKey, from: Tier) {
+        let began = Instant::now();
+        let origin = keeper.origin(key);
+        let woken = catch_unwind(AssertUnwindSafe(|| self.make_awake(keeper, key, from, &origin)));
+        let woken = woken.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
+        let took = began.elapsed();
+        match &woken {
+            Ok(_) => tracing::info!(model = %origin.source, %from, ?took, "awake"),
+            Err(error) => tracing::warn!(model = %origin.source, %from, %error, "can't wake"),
         }
-        let (path, digest) = self.resolve(source)?;
-        let loaded = match self.registry.find_digest(&digest) {
-            Some(loaded) => loaded,
-            None => self.load(source, &path, digest)?,
+        keeper.woke(key, from, woken.map_err(|error| (Tier::Cold, error)), took);
+    }
+
+    /// Makes a model's device state, and hands that to the engine thread.
+    fn make_awake(
+        &mut self,
+        keeper: &Keeper,
+        key: ModelKey,
+        from: Tier,
+        origin: &Origin,
+    ) -> Result<Arc<Loaded>, Error> {
+        let Asleep { loaded, mut network, capacity } = match self.asleep.remove(&key) {
+            Some(asleep) => asleep,
+            None => self.load(keeper, key, from, origin)?,
         };
-        self.registry.insert(source.clone(), loaded.clone());
+        let bytes = loaded.info.weights_bytes;
+        keeper.note_progress(key, from, Phase::Preparing, bytes, bytes);
+        network.prepare()?;
+        let resident = Resident::new(loaded.clone(), network, capacity, self.config.sequences_max);
+        let (reply, installed) = sync_channel(1);
+        let sent = self.worker.send(Command::Install { resident: Box::new(resident), reply });
+        sent.map_err(|_| Error::Cancelled)?;
+        installed.recv().map_err(|_| Error::Cancelled)?;
         Ok(loaded)
     }
 
-    fn resolve(&self, source: &Source) -> Result<(PathBuf, Digest), Error> {
-        match source {
-            Source::Name(name) => {
-                let entry = self.catalog.resolve(name)?;
-                Ok((entry.path, entry.record.digest))
-            }
-            Source::File(path) => {
-                let bad =
-                    |error: io::Error| Error::BadModel { path: path.clone(), reason: error.to_string() };
-                Ok((path.clone(), Digest::of_file(path).map_err(bad)?))
-            }
-        }
-    }
-
-    /// Reads a file, makes its device state, and hands that to the engine thread.
-    fn load(&mut self, source: &Source, path: &Path, digest: Digest) -> Result<Arc<Loaded>, Error> {
-        let began = Instant::now();
-        let gguf = Gguf::open(path)?;
+    /// Reads a model's file and brings its weights into the device's layout.
+    fn load(&mut self, keeper: &Keeper, key: ModelKey, from: Tier, origin: &Origin) -> Result<Asleep, Error> {
+        let gguf = Gguf::open(&origin.path)?;
+        keeper.note_progress(key, from, Phase::Packing, 0, gguf.weights_bytes());
         let (network, capacity) = models::load(&self.backend, &gguf, &self.config)?;
         let tokenizer = Tokenizer::from_gguf(&gguf)?;
         if tokenizer.vocabulary() != network.vocabulary() {
@@ -159,10 +172,10 @@ impl<B: Backend> Loader<B> {
             return Err(gguf.bad(format!("{tokens} tokens for {rows} embeddings")));
         }
         let info = ModelInfo {
-            name: source.to_string(),
+            name: origin.source.to_string(),
             architecture: gguf.metadata().require::<&str>("general.architecture")?.to_owned(),
             quantization: gguf.quantization().to_string(),
-            digest: digest.to_string(),
+            digest: origin.digest.to_string(),
             context_length: capacity.context_tokens,
             dimension: network.width(),
             vocabulary: network.vocabulary(),
@@ -171,46 +184,36 @@ impl<B: Backend> Loader<B> {
         self.next_id += 1;
         let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
         let loaded = Arc::new(Loaded::new(ModelId::new(self.next_id), info, tokenizer, template));
-        let resident = Resident::new(loaded.clone(), network, capacity, self.config.sequences_max);
-        let installed = self.worker.send(Command::Install(Box::new(resident)));
-        installed.map_err(|_| Error::Cancelled)?;
-        tracing::info!(model = loaded.info.name, elapsed = ?began.elapsed(), "loaded");
-        Ok(loaded)
-    }
-}
-
-impl Registry {
-    /// The loaded model that a source was opened as.
-    pub(crate) fn find(&self, source: &Source) -> Option<Arc<Loaded>> {
-        let models = self.lock();
-        models.loaded.get(models.digests.get(source)?).cloned()
+        Ok(Asleep { loaded, network, capacity })
     }
 
-    /// Every loaded model, by name.
-    pub(crate) fn all(&self) -> Vec<Arc<Loaded>> {
-        let mut all: Vec<_> = self.lock().loaded.values().cloned().collect();
-        all.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-        all
+    fn sleep(&mut self, keeper: &Arc<Keeper>, key: ModelKey, from: Tier, to: Tier) {
+        let began = Instant::now();
+        let mut reached = to;
+        let asleep = match from {
+            Tier::Awake => self.take_down(keeper, key),
+            _ => self.asleep.remove(&key),
+        };
+        match asleep {
+            Some(asleep) if to == Tier::Memory => drop(self.asleep.insert(key, asleep)),
+            // Its step failed just now, or there was nothing in memory.
+            None => reached = to.max(Tier::Disk),
+            Some(asleep) => drop(asleep),
+        }
+        let origin = keeper.origin(key);
+        tracing::info!(model = %origin.source, %from, to = %reached, took = ?began.elapsed(), "asleep");
+        keeper.slept(key, reached);
     }
 
-    /// Forgets a model that is no longer loaded.
-    pub(crate) fn remove(&self, id: ModelId) {
-        self.lock().loaded.retain(|_, loaded| loaded.id != id);
-    }
-
-    fn find_digest(&self, digest: &Digest) -> Option<Arc<Loaded>> {
-        self.lock().loaded.get(&digest.to_string()).cloned()
-    }
-
-    /// Adds a model, or another source of one.
-    pub(crate) fn insert(&self, source: Source, loaded: Arc<Loaded>) {
-        let mut models = self.lock();
-        models.digests.insert(source, loaded.info.digest.clone());
-        models.loaded.insert(loaded.info.digest.clone(), loaded);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Models> {
-        self.models.lock().expect("nothing panics while the registry is locked")
+    /// Takes an idle model from the engine thread and frees its working memory.
+    fn take_down(&self, keeper: &Keeper, key: ModelKey) -> Option<Asleep> {
+        let loaded = keeper.take_loaded(key)?;
+        let (reply, taken) = sync_channel(1);
+        // Errors mean that the engine was shut down.
+        self.worker.send(Command::Remove { model: loaded.id, reply }).ok()?;
+        let (mut network, capacity) = taken.recv().ok()??.into_parts();
+        network.release();
+        Some(Asleep { loaded, network, capacity })
     }
 }
 
@@ -219,6 +222,15 @@ impl fmt::Display for Source {
         match self {
             Self::Name(name) => f.write_str(name),
             Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Do(action) => action.fmt(f),
+            Self::Stop => f.write_str("Stop"),
         }
     }
 }

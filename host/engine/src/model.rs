@@ -9,6 +9,7 @@ use crate::{
     Completion, Error, Message, Prompt, Request,
     engine::Handle,
     loader::Loaded,
+    residency::{Lease, Opened, Tier},
     template::ChatTemplate,
     worker::{Generation, Score, Work},
 };
@@ -34,20 +35,23 @@ pub struct ModelInfo {
     pub weights_bytes: u64,
 }
 
-/// A model that is ready to be used; cloning shares it. Tokenizing runs on the caller's thread,
-/// everything else on the engine's.
+/// A model that is ready to be used, and stays so while there are handles on it or completions under
+/// way; cloning shares it. Tokenizing runs on the caller's thread, everything else on the engine's.
 #[derive(Clone, Debug)]
 pub struct Model {
     handle: Arc<Handle>,
     loaded: Arc<Loaded>,
+    lease: Arc<Lease>,
     info: Arc<ModelInfo>,
+    from: Tier,
     wake: Duration,
 }
 
 impl Model {
-    pub(crate) fn new(handle: Arc<Handle>, loaded: Arc<Loaded>, name: String, wake: Duration) -> Self {
+    pub(crate) fn new(handle: Arc<Handle>, opened: Opened, name: String, wake: Duration) -> Self {
+        let Opened { loaded, lease, from } = opened;
         let info = Arc::new(ModelInfo { name, ..loaded.info.clone() });
-        Self { handle, loaded, info, wake }
+        Self { handle, loaded, lease: Arc::new(lease), info, from, wake }
     }
 
     /// What the model is.
@@ -55,9 +59,14 @@ impl Model {
         &self.info
     }
 
-    /// How long [`Engine::open`](crate::Engine::open) waited for it to load; zero when it was there.
+    /// How long [`Engine::open`](crate::Engine::open) waited for it to wake; zero when it was awake.
     pub fn wake(&self) -> Duration {
         self.wake
+    }
+
+    /// The tier that it was woken from for this handle; [`Tier::Awake`] when it was that.
+    pub fn woken_from(&self) -> Tier {
+        self.from
     }
 
     /// The tokens of a text. `special` reads control tokens spelled in it as such.
@@ -116,7 +125,7 @@ impl Model {
         };
         let (writer, completion) = Completion::new();
         let generation = Generation::new(request, prompt.len(), format, self.wake, writer);
-        self.handle.submit(self.loaded.id, prompt, Work::Generate(Box::new(generation)))?;
+        self.submit(prompt, Work::Generate(Box::new(generation)))?;
         Ok(completion)
     }
 
@@ -169,11 +178,15 @@ impl Model {
         self.loaded.template.as_ref().ok_or_else(missing)
     }
 
+    fn submit(&self, tokens: Vec<u32>, work: Work) -> Result<(), Error> {
+        self.handle.submit(self.loaded.id, self.lease.clone(), tokens, work)
+    }
+
     async fn run_score(&self, tokens: Vec<u32>, score: Score) -> Result<Vec<Vec<(u32, f32)>>, Error> {
         self.check_prompt(&tokens)?;
         self.check_length(tokens.len(), 0)?;
         let (reply, scores) = oneshot::channel();
-        self.handle.submit(self.loaded.id, tokens, Work::Score { score, reply })?;
+        self.submit(tokens, Work::Score { score, reply })?;
         answer(scores).await
     }
 
@@ -181,7 +194,7 @@ impl Model {
         self.check_prompt(&tokens)?;
         self.check_length(tokens.len(), 0)?;
         let (reply, embedding) = oneshot::channel();
-        self.handle.submit(self.loaded.id, tokens, Work::Embed(reply))?;
+        self.submit(tokens, Work::Embed(reply))?;
         Ok(embedding)
     }
 

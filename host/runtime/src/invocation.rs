@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dormouse_engine::Tier;
+
 /// What a guest may use. Each is enforced by the runtime; each has an error of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -133,8 +135,10 @@ pub struct Metrics {
     pub cached_tokens: u64,
     /// Tokens generated.
     pub completion_tokens: u64,
-    /// Waiting for models to load or wake; the longest.
+    /// Waiting for models to wake; the longest.
     pub wake: Duration,
+    /// The deepest tier that a model was woken from; `None` when it opened none.
+    pub woken_from: Option<Tier>,
     /// Share of the device's time.
     pub device: Duration,
     /// Log bytes dropped beyond the limit.

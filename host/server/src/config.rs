@@ -43,6 +43,9 @@ pub struct Config {
     /// The inference engine.
     #[serde(default)]
     pub engine: Engine,
+    /// When models sleep.
+    #[serde(default)]
+    pub residency: Residency,
 }
 
 impl Config {
@@ -60,6 +63,7 @@ impl Config {
             webhook: Webhook::default(),
             runtime: Runtime::default(),
             engine: Engine::default(),
+            residency: Residency::default(),
         }
     }
 
@@ -421,6 +425,55 @@ impl Default for Engine {
     }
 }
 
+/// Bounds on models that sleep and wake. A time may be `"never"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Residency {
+    /// Bytes that all models have in memory, three quarters of the machine's where it isn't said; for one
+    /// that is wanted beyond it, others go to sleep.
+    pub memory_bytes_max: u64,
+    /// Callers that wait for one model to wake; beyond it a predictor gets an error.
+    pub waiters_max: usize,
+    /// Time that a caller waits for a model to wake; beyond it a predictor gets an error.
+    #[serde(with = "duration")]
+    pub wake_wait_max: Duration,
+    /// Time without use until a model goes from awake to memory.
+    #[serde(with = "maybe")]
+    pub awake_idle: Option<Duration>,
+    /// Time until it goes on from memory to disk.
+    #[serde(with = "maybe")]
+    pub memory_idle: Option<Duration>,
+    /// Time until those of its files are removed that can be made again.
+    #[serde(with = "maybe")]
+    pub disk_idle: Option<Duration>,
+    /// Time that a model stays awake though another wants its room.
+    #[serde(with = "duration")]
+    pub residence_min: Duration,
+    /// Time until a wake that failed is tried again; doubled with each further failure.
+    #[serde(with = "duration")]
+    pub backoff_min: Duration,
+    /// Upper bound on that time.
+    #[serde(with = "duration")]
+    pub backoff_max: Duration,
+}
+
+impl Default for Residency {
+    fn default() -> Self {
+        let residency = dormouse_engine::Residency::default();
+        Self {
+            memory_bytes_max: residency.memory_bytes_max,
+            waiters_max: residency.waiters_max,
+            wake_wait_max: residency.wake_wait_max,
+            awake_idle: residency.awake_idle,
+            memory_idle: residency.memory_idle,
+            disk_idle: residency.disk_idle,
+            residence_min: residency.residence_min,
+            backoff_min: residency.backoff_min,
+            backoff_max: residency.backoff_max,
+        }
+    }
+}
+
 /// Times as people write them.
 mod duration {
     use std::time::Duration;
@@ -433,6 +486,29 @@ mod duration {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         humantime::parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// Times that may be never.
+mod maybe {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    const NEVER: &str = "never";
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => super::duration::serialize(value, to),
+            None => to.serialize_str(NEVER),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            NEVER => Ok(None),
+            text => humantime::parse_duration(text).map(Some).map_err(D::Error::custom),
+        }
     }
 }
 
@@ -454,6 +530,14 @@ mod tests {
         let mut expected = Config::new("/data");
         expected.http.header_timeout = Duration::from_millis(60_500);
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_model_may_never_sleep() {
+        let text = "data_dir = '/data'\n[residency]\nawake_idle = 'never'\nmemory_idle = '1h'";
+        let config: Config = toml::from_str(text).unwrap();
+        let hour = Duration::from_secs(3600);
+        assert_eq!((config.residency.awake_idle, config.residency.memory_idle), (None, Some(hour)));
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Numbers for Prometheus: what the bounds bound, and how long things took.
 
-use std::{fmt, sync::Mutex, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::http::{Method, StatusCode};
-use dormouse_engine::Stats;
+use dormouse_engine::{ModelResidency, Stats, Tier};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -29,6 +33,7 @@ pub(crate) struct Metrics {
     predict: Histogram,
     queue: Histogram,
     cold_start: Family<ColdLabels, Histogram, fn() -> Histogram>,
+    wake: Family<WakeLabels, Histogram, fn() -> Histogram>,
     prompt_tokens: Counter,
     cached_tokens: Counter,
     completion_tokens: Counter,
@@ -53,6 +58,9 @@ pub(crate) struct Levels {
     pub(crate) components: usize,
     pub(crate) functions: usize,
     pub(crate) models: Stats,
+    pub(crate) residency: Arc<[ModelResidency]>,
+    /// Bytes that models have in memory, and their bound.
+    pub(crate) memory: (u64, u64),
 }
 
 /// What a prediction that ran cost.
@@ -74,6 +82,11 @@ struct LevelGauges {
     components: Gauge,
     functions: Gauge,
     models: Gauge,
+    memory: Gauge,
+    memory_max: Gauge,
+    model_tier: Family<TierLabels, Gauge>,
+    model_memory: Family<ModelLabels, Gauge>,
+    model_wakes: Family<ModelLabels, Gauge>,
     model_running: Family<ModelLabels, Gauge>,
     model_queued: Family<ModelLabels, Gauge>,
     kv_blocks_used: Family<ModelLabels, Gauge>,
@@ -104,6 +117,17 @@ struct ModelLabels {
     model: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabels {
+    model: String,
+    tier: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WakeLabels {
+    from: String,
+}
+
 /// 50 µs to 27 minutes, in factors of two.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(50e-6, 2.0, 26))
@@ -121,7 +145,12 @@ impl Metrics {
         register(r, "instances", "Wasm instances that are live", &levels.instances);
         register(r, "components_mapped", "Components whose code is mapped", &levels.components);
         register(r, "functions", "Functions deployed", &levels.functions);
-        register(r, "models_loaded", "Models that are loaded", &levels.models);
+        register(r, "models_awake", "Models that are awake", &levels.models);
+        register(r, "models_memory_bytes", "Bytes that models have in memory at most", &levels.memory);
+        register(r, "models_memory_bytes_max", "Bytes that models may have", &levels.memory_max);
+        register(r, "model_tier", "1 for the tier that a model is in", &levels.model_tier);
+        register(r, "model_memory_bytes", "Bytes a model has in memory at most", &levels.model_memory);
+        register(r, "model_wakes", "Times that a model woke since the service started", &levels.model_wakes);
         register(r, "model_sequences_running", "Sequences in a model's batch", &levels.model_running);
         register(r, "model_sequences_queued", "Sequences that wait for a batch", &levels.model_queued);
         register(r, "model_kv_blocks_used", "KV blocks that sequences own", &levels.kv_blocks_used);
@@ -143,6 +172,13 @@ impl Metrics {
             Unit::Seconds,
             cold_start.clone(),
         );
+        let wake = Family::new_with_constructor(seconds as fn() -> Histogram);
+        r.register_with_unit(
+            "wake",
+            "Time that predictions waited for a model to wake, where it was not awake",
+            Unit::Seconds,
+            wake.clone(),
+        );
         let (prompt_tokens, cached_tokens, completion_tokens) = Default::default();
         register(r, "prompt_tokens", "Tokens of prompts", &prompt_tokens);
         register(r, "cached_tokens", "Tokens of prompts that the prefix cache had", &cached_tokens);
@@ -154,6 +190,7 @@ impl Metrics {
             predict,
             queue,
             cold_start,
+            wake,
             prompt_tokens,
             cached_tokens,
             completion_tokens,
@@ -190,6 +227,10 @@ impl Metrics {
             self.cold_start.get_or_create(&ColdLabels { from }).observe(ran.cold_start.as_secs_f64());
         }
         let Ran { metrics, .. } = ran;
+        if let Some(from) = metrics.woken_from.filter(|from| *from != Tier::Awake) {
+            let labels = WakeLabels { from: from.to_string() };
+            self.wake.get_or_create(&labels).observe(metrics.wake.as_secs_f64());
+        }
         self.tokens(metrics.prompt_tokens, metrics.cached_tokens, metrics.completion_tokens);
     }
 
@@ -248,6 +289,9 @@ impl LevelGauges {
         set(&self.components, levels.components);
         set(&self.functions, levels.functions);
         set(&self.models, levels.models.models.len());
+        set(&self.memory, levels.memory.0 as usize);
+        set(&self.memory_max, levels.memory.1 as usize);
+        self.set_residency(&levels.residency);
         let families = [&self.model_running, &self.model_queued, &self.kv_blocks_used, &self.kv_blocks];
         families.iter().for_each(|family| family.clear());
         for model in &levels.models.models {
@@ -255,6 +299,19 @@ impl LevelGauges {
             for (family, value) in families.iter().zip(values) {
                 set(&family.get_or_create(&ModelLabels { model: model.name.clone() }), value);
             }
+        }
+    }
+
+    fn set_residency(&self, models: &[ModelResidency]) {
+        self.model_tier.clear();
+        self.model_memory.clear();
+        self.model_wakes.clear();
+        for model in models {
+            let tier = TierLabels { model: model.name.clone(), tier: model.tier.to_string() };
+            self.model_tier.get_or_create(&tier).set(1);
+            let labels = ModelLabels { model: model.name.clone() };
+            self.model_memory.get_or_create(&labels).set(model.memory_bytes as i64);
+            self.model_wakes.get_or_create(&labels).set(model.wakes as i64);
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Error,
+    Config, Error, config,
     dispatch::{Bounds, Components, Permits},
     function::{Digest, FunctionName, Revision},
     http::{self, Code},
@@ -177,6 +177,8 @@ impl Service {
             components: self.components.len(),
             functions: self.store.registry.len(),
             models: self.engine.stats(),
+            residency: self.engine.residency(),
+            memory: self.engine.memory(),
         }
     }
 }
@@ -210,6 +212,21 @@ pub(crate) fn engine_config(config: &Config) -> dormouse_engine::Config {
         batch_tokens_max: engine.batch_tokens_max,
         kv_bytes_max: engine.kv_bytes_max,
         context_tokens_max: engine.context_tokens_max,
+        residency: residency(&config.residency),
         ..dormouse_engine::Config::new(config.models_dir())
+    }
+}
+
+fn residency(residency: &config::Residency) -> dormouse_engine::Residency {
+    dormouse_engine::Residency {
+        memory_bytes_max: residency.memory_bytes_max,
+        waiters_max: residency.waiters_max,
+        wake_wait_max: residency.wake_wait_max,
+        awake_idle: residency.awake_idle,
+        memory_idle: residency.memory_idle,
+        disk_idle: residency.disk_idle,
+        residence_min: residency.residence_min,
+        backoff_min: residency.backoff_min,
+        backoff_max: residency.backoff_max,
     }
 }

@@ -15,16 +15,23 @@ use super::{
     weights::Weights,
 };
 
-/// A model on a device, with its KV cache and the activations of a step.
+/// A model on a device.
 pub(super) struct Llama<B: Backend> {
     backend: B,
     shape: Hyperparameters,
+    capacity: Capacity,
     vocabulary: usize,
     /// `[vocabulary, width]`; also the head when `output` is `None` (tied).
     embedding: B::Matrix,
     output: Option<B::Matrix>,
     output_norm: B::Vector,
     layers: Vec<Layer<B>>,
+    /// While it is prepared.
+    working: Option<Working<B>>,
+}
+
+/// What a step writes to.
+struct Working<B: Backend> {
     cache: B::Cache,
     activations: Activations<B>,
 }
@@ -71,10 +78,33 @@ impl<B: Backend> Llama<B> {
         let layers = (0..shape.layers).map(|index| Layer::load(&backend, &weights, &shape, variant, index));
         let layers = layers.collect::<Result<_, _>>()?;
         weights.check_all_used()?;
-        let cache = backend.cache(CacheShape { blocks: capacity.blocks, ..cache_shape(&shape) })?;
-        let activations = Activations::new(&backend, &shape, vocabulary, capacity)?;
-        Ok(Self { backend, shape, vocabulary, embedding, output, output_norm, layers, cache, activations })
+        Ok(Self {
+            backend,
+            shape,
+            capacity,
+            vocabulary,
+            embedding,
+            output,
+            output_norm,
+            layers,
+            working: None,
+        })
     }
+}
+
+/// Bytes of the buffers of a step.
+pub(super) fn buffer_bytes(shape: &Hyperparameters, vocabulary: usize, capacity: Capacity) -> usize {
+    let [x, qkv, attended, gated, hidden] = columns(shape);
+    let floats = capacity.batch_tokens_max * (x + qkv + attended + gated + hidden)
+        + capacity.logits_rows_max * vocabulary;
+    floats * size_of::<f32>()
+}
+
+/// Columns of the buffers that have a row for each token.
+fn columns(shape: &Hyperparameters) -> [usize; 5] {
+    let heads = shape.heads;
+    let qkv = (heads.query + 2 * heads.kv) * heads.size;
+    [shape.width, qkv, heads.query * heads.size, shape.ffn_width, shape.width]
 }
 
 /// The cache that a model of this shape wants; blocks are the caller's to choose.
@@ -133,23 +163,26 @@ impl<B: Backend> Activations<B> {
         vocabulary: usize,
         capacity: Capacity,
     ) -> Result<Self, Error> {
-        let heads = shape.heads;
-        let buffer = |columns| backend.buffer(capacity.batch_tokens_max, columns);
+        let [x, qkv, attended, gated, hidden] =
+            columns(shape).map(|columns| backend.buffer(capacity.batch_tokens_max, columns));
         Ok(Self {
-            x: buffer(shape.width)?,
-            qkv: buffer((heads.query + 2 * heads.kv) * heads.size)?,
-            attended: buffer(heads.query * heads.size)?,
-            gated: buffer(shape.ffn_width)?,
-            hidden: buffer(shape.width)?,
+            x: x?,
+            qkv: qkv?,
+            attended: attended?,
+            gated: gated?,
+            hidden: hidden?,
             logits: backend.buffer(capacity.logits_rows_max, vocabulary)?,
         })
     }
 }
 
+const PREPARED: &str = "a step runs on a model that is prepared";
+
 impl<B: Backend> Network for Llama<B> {
     fn forward(&mut self, batch: Batch<'_>) {
-        let Self { backend, shape, cache, .. } = self;
-        let Activations { x, qkv, attended, gated, .. } = &mut self.activations;
+        let Self { backend, shape, working, .. } = self;
+        let Working { cache, activations } = working.as_mut().expect(PREPARED);
+        let Activations { x, qkv, attended, gated, .. } = activations;
         let (rows, heads, epsilon) = (batch.tokens.len(), shape.heads, shape.epsilon);
         backend.embed(batch.tokens, &self.embedding, shape.embedding_scale, x);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -167,7 +200,7 @@ impl<B: Backend> Network for Llama<B> {
     }
 
     fn logits(&mut self, rows: &[u32]) -> Result<&[f32], Error> {
-        let Activations { x, logits, .. } = &mut self.activations;
+        let Activations { x, logits, .. } = &mut self.working.as_mut().expect(PREPARED).activations;
         let norm = Norm { gain: &self.output_norm, epsilon: self.shape.epsilon };
         let head = self.output.as_ref().unwrap_or(&self.embedding);
         self.backend.norm_logits(rows, x, norm, head, logits);
@@ -175,10 +208,23 @@ impl<B: Backend> Network for Llama<B> {
     }
 
     fn hidden(&mut self, rows: usize) -> Result<&[f32], Error> {
-        let Activations { x, hidden, .. } = &mut self.activations;
+        let Activations { x, hidden, .. } = &mut self.working.as_mut().expect(PREPARED).activations;
         let norm = Norm { gain: &self.output_norm, epsilon: self.shape.epsilon };
         self.backend.norm(rows, x, norm, hidden);
         self.backend.read(hidden, rows)
+    }
+
+    fn prepare(&mut self) -> Result<(), Error> {
+        let shape = CacheShape { blocks: self.capacity.blocks, ..cache_shape(&self.shape) };
+        let activations = Activations::new(&self.backend, &self.shape, self.vocabulary, self.capacity)?;
+        self.working = Some(Working { cache: self.backend.cache(shape)?, activations });
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.working = None;
+        // The clone has no scratch memory yet.
+        self.backend = self.backend.clone();
     }
 
     fn width(&self) -> usize {

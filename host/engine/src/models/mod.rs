@@ -12,6 +12,7 @@ use crate::{
     Config, Error,
     backend::{Activation, BLOCK_TOKENS, Backend, Batch, RopePairs},
     gguf::Gguf,
+    residency::Footprint,
 };
 
 use hyperparameters::{Hyperparameters, Variant};
@@ -52,6 +53,13 @@ pub(crate) trait Network: Send {
     /// `[rows, width]` normalised hidden states of the first rows of the last batch.
     fn hidden(&mut self, rows: usize) -> Result<&[f32], Error>;
 
+    /// Makes the KV cache and the buffers of a step; nothing is in the cache then. Before this, and after
+    /// [`Network::release`], there is nothing to compute with.
+    fn prepare(&mut self) -> Result<(), Error>;
+
+    /// Gives back what [`Network::prepare`] made.
+    fn release(&mut self);
+
     /// Length of a hidden state.
     fn width(&self) -> usize;
 
@@ -72,8 +80,19 @@ pub(crate) struct Capacity {
     pub(crate) context_tokens: usize,
 }
 
-/// A file's forward pass, ready on a device. An architecture without one is [`Error::BadModel`]
-/// naming it.
+/// What a file's model takes on a device.
+pub(crate) fn footprint<B: Backend>(backend: &B, gguf: &Gguf, config: &Config) -> Result<Footprint, Error> {
+    let shape = Hyperparameters::read(gguf, variant(gguf)?)?;
+    let block_bytes = backend.block_bytes(llama::cache_shape(&shape));
+    let capacity = capacity(&shape, block_bytes, config)?;
+    let vocabulary = gguf.tensor("token_embd.weight")?.rows;
+    let working = capacity.blocks * block_bytes + llama::buffer_bytes(&shape, vocabulary, capacity);
+    let memory_bytes = gguf.weights_bytes();
+    Ok(Footprint { awake_bytes: memory_bytes.saturating_add(working as u64), memory_bytes })
+}
+
+/// A file's forward pass, on a device but not yet [prepared](Network::prepare). An architecture without
+/// one is [`Error::BadModel`] naming it.
 pub(crate) fn load<B: Backend>(
     backend: &B,
     gguf: &Gguf,

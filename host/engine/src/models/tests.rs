@@ -56,6 +56,7 @@ fn check_refused(file: &GgufWriter, expected: &str) {
 fn logits_are_the_normalised_states_times_the_tied_head() {
     let (mut network, capacity) = open(&tiny("llama")).unwrap();
     assert_eq!((network.width(), network.vocabulary(), capacity.context_tokens), (2, 3, 64));
+    network.prepare().unwrap();
     let spans = [Span { rows: 0..1, blocks: 0..1 }];
     network.forward(Batch { tokens: &[0], positions: &[0], spans: &spans, blocks: &[BlockId(0)] });
     let root = 12.5f32.sqrt();

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::Error;
+use crate::{Error, residency::Lease};
 
 use super::generation::Generation;
 
@@ -24,6 +24,8 @@ pub(crate) struct Job {
     /// Given back when it is first put into a batch.
     pub(crate) place: QueuePlace,
     pub(crate) arrived: Instant,
+    /// Keeps the model awake; `None` where nothing puts models to sleep.
+    pub(crate) lease: Option<Arc<Lease>>,
 }
 
 /// What is wanted of a sequence.

@@ -14,18 +14,12 @@ mod tests;
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, TryRecvError},
-    },
+    sync::mpsc::{Receiver, SyncSender, TryRecvError},
 };
 
 use tokio::sync::watch;
 
-use crate::{
-    Error, Stats,
-    loader::{ModelId, Registry},
-};
+use crate::{Error, Stats, loader::ModelId};
 
 pub(crate) use generation::Generation;
 pub(crate) use job::{Job, Queue, Reply, Score, Work};
@@ -33,8 +27,10 @@ pub(crate) use resident::Resident;
 
 /// What the engine thread is asked to do.
 pub(crate) enum Command {
-    /// Take a model over from the loader thread.
-    Install(Box<Resident>),
+    /// Take a model over from the loader thread, and say so once it shows.
+    Install { resident: Box<Resident>, reply: SyncSender<()> },
+    /// Give back a model that has nothing to do, to the loader thread; `None` when it failed before.
+    Remove { model: ModelId, reply: SyncSender<Option<Box<Resident>>> },
     /// Run a sequence of a model.
     Submit { model: ModelId, job: Job },
     /// Cancel everything and end.
@@ -45,17 +41,18 @@ pub(crate) enum Command {
 pub(crate) struct Worker {
     commands: Receiver<Command>,
     residents: Vec<Resident>,
-    registry: Arc<Registry>,
+    /// Tells that a model is gone.
+    lost: Box<dyn Fn(ModelId) + Send>,
     stats: watch::Sender<Stats>,
 }
 
 impl Worker {
     pub(crate) fn new(
         commands: Receiver<Command>,
-        registry: Arc<Registry>,
         stats: watch::Sender<Stats>,
+        lost: impl Fn(ModelId) + Send + 'static,
     ) -> Self {
-        Self { commands, residents: Vec::new(), registry, stats }
+        Self { commands, residents: Vec::new(), lost: Box::new(lost), stats }
     }
 
     /// The thread's body. Sequences that are left when it returns end as cancelled.
@@ -75,7 +72,16 @@ impl Worker {
                 false => self.commands.recv().map_err(|_| TryRecvError::Disconnected),
             };
             match received {
-                Ok(Command::Install(resident)) => self.residents.push(*resident),
+                Ok(Command::Install { resident, reply }) => {
+                    self.residents.push(*resident);
+                    self.publish();
+                    // Whoever is gone doesn't wait for it.
+                    let _ = reply.send(());
+                }
+                Ok(Command::Remove { model, reply }) => {
+                    // Whoever is gone lets it go.
+                    drop(reply.send(self.remove(model).map(Box::new)));
+                }
                 Ok(Command::Submit { model, job }) => self.submit(model, job),
                 Ok(Command::Shutdown) => return false,
                 Err(TryRecvError::Empty) => return true,
@@ -83,6 +89,12 @@ impl Worker {
             }
             self.publish();
         }
+    }
+
+    fn remove(&mut self, model: ModelId) -> Option<Resident> {
+        let index = self.residents.iter().position(|resident| resident.facts().id == model)?;
+        assert!(!self.residents[index].is_busy(), "whoever runs keeps the model awake");
+        Some(self.residents.swap_remove(index))
     }
 
     fn submit(&mut self, model: ModelId, job: Job) {
@@ -110,8 +122,9 @@ impl Worker {
         let resident = self.residents.swap_remove(index);
         let name = &resident.facts().info.name;
         tracing::error!(model = name, %error, "a step failed; the model is unloaded");
-        self.registry.remove(resident.facts().id);
+        let id = resident.facts().id;
         resident.fail(error);
+        (self.lost)(id);
     }
 
     fn is_busy(&self) -> bool {

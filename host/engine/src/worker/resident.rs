@@ -10,6 +10,7 @@ use crate::{
     Error, Finish, ModelStats,
     loader::Loaded,
     models::{Capacity, Network},
+    residency::Lease,
     sampler::{self, REPEAT_WINDOW},
     scheduler::{Entry, Limits, Plan, Scheduler, SequenceId},
 };
@@ -40,6 +41,8 @@ struct Task {
     /// Until its first step.
     place: Option<QueuePlace>,
     course: Course,
+    /// Until its end, keeps the model awake.
+    _lease: Option<Arc<Lease>>,
 }
 
 enum Course {
@@ -76,6 +79,11 @@ impl Resident {
         &self.facts
     }
 
+    /// The forward pass, with its buffers and whatever the cache holds.
+    pub(crate) fn into_parts(self) -> (Box<dyn Network>, Capacity) {
+        (self.network, self.capacity)
+    }
+
     /// Queues a job's sequence.
     pub(super) fn submit(&mut self, job: Job) {
         let (course, may_reuse) = match job.work {
@@ -85,7 +93,8 @@ impl Resident {
             Work::Score { score, reply } => (Course::Score { score, rows: Vec::new(), reply }, false),
         };
         let id = self.scheduler.add(job.prompt, may_reuse);
-        self.tasks.insert(id, Task { arrived: job.arrived, place: Some(job.place), course });
+        self.tasks
+            .insert(id, Task { arrived: job.arrived, place: Some(job.place), course, _lease: job.lease });
     }
 
     /// Whether there is anything to compute.

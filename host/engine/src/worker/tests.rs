@@ -1,13 +1,16 @@
 //! What becomes of a model whose step fails, and of the others.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use super::*;
 use crate::{
     Completion, Finish, ModelInfo, Prompt, Request,
     backend::Batch,
     gguf::Gguf,
-    loader::{Loaded, Source},
+    loader::Loaded,
     models::{Capacity, Network},
     testing,
     tokenizer::Tokenizer,
@@ -45,6 +48,12 @@ impl Network for Fake {
         Ok(&[])
     }
 
+    fn prepare(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn release(&mut self) {}
+
     fn width(&self) -> usize {
         4
     }
@@ -57,8 +66,8 @@ impl Network for Fake {
 /// A worker with one model for each device, and all that it is told by.
 struct World {
     worker: Worker,
-    commands: mpsc::SyncSender<Command>,
-    registry: Arc<Registry>,
+    commands: SyncSender<Command>,
+    lost: Arc<Mutex<Vec<ModelId>>>,
     queue: Arc<Queue>,
     models: Vec<Arc<Loaded>>,
 }
@@ -66,9 +75,12 @@ struct World {
 impl World {
     fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         let (commands, commands_in) = mpsc::sync_channel(100);
-        let registry = Arc::<Registry>::default();
-        let worker = Worker::new(commands_in, registry.clone(), watch::channel(Stats::default()).0);
-        let mut world = Self { worker, commands, registry, queue: Queue::new(10), models: Vec::new() };
+        let lost = Arc::<Mutex<Vec<ModelId>>>::default();
+        let noted = lost.clone();
+        let worker = Worker::new(commands_in, watch::channel(Stats::default()).0, move |id| {
+            noted.lock().unwrap().push(id);
+        });
+        let mut world = Self { worker, commands, lost, queue: Queue::new(10), models: Vec::new() };
         devices.into_iter().for_each(|device| world.install(device));
         world
     }
@@ -93,9 +105,9 @@ impl World {
         logits.chunks_mut(VOCABULARY).for_each(|row| row[TOKEN as usize] = 1.0);
         let capacity = Capacity { batch_tokens_max: 16, logits_rows_max: 4, blocks: 16, context_tokens: 64 };
         let resident = Resident::new(loaded.clone(), Box::new(Fake { device, logits }), capacity, 4);
-        self.registry.insert(Source::Name(name), loaded.clone());
         self.models.push(loaded);
-        self.commands.send(Command::Install(Box::new(resident))).unwrap();
+        let (reply, _) = mpsc::sync_channel(1);
+        self.commands.send(Command::Install { resident: Box::new(resident), reply }).unwrap();
     }
 
     fn generate(&self, model: usize) -> Completion {
@@ -103,7 +115,7 @@ impl World {
         let request = Request::new(Prompt::Tokens(vec![5]), 3);
         let work = Work::Generate(Box::new(Generation::new(request, 1, None, Duration::ZERO, writer)));
         let place = self.queue.enter().unwrap();
-        let job = Job { prompt: vec![5], work, place, arrived: std::time::Instant::now() };
+        let job = Job { prompt: vec![5], work, place, arrived: std::time::Instant::now(), lease: None };
         self.commands.send(Command::Submit { model: self.models[model].id, job }).unwrap();
         completion
     }
@@ -127,15 +139,14 @@ async fn end(mut completion: Completion) -> Result<(usize, Option<Finish>), Erro
 async fn a_panic_in_a_step_fails_its_model_and_no_other() {
     let world = World::new([Device::Panics, Device::Sound]);
     let (broken, also_broken, sound) = (world.generate(0), world.generate(0), world.generate(1));
-    let (registry, queue) = (world.registry.clone(), world.queue.clone());
+    let (lost, queue, id) = (world.lost.clone(), world.queue.clone(), world.models[0].id);
     world.run();
     let error = end(broken).await.unwrap_err();
     assert_eq!(error.to_string(), "engine failed: panic: the kernel divided by zero");
     assert!(matches!(end(also_broken).await, Err(Error::Failed(_))));
     assert_eq!(end(sound).await.unwrap(), (3, Some(Finish::Length)));
     // It is gone, so that the next one who opens it loads it again.
-    assert!(registry.find(&Source::Name("model-0".into())).is_none());
-    assert!(registry.find(&Source::Name("model-1".into())).is_some());
+    assert_eq!(*lost.lock().unwrap(), [id]);
     let places: Vec<_> = (0..10).map(|_| queue.enter()).collect();
     assert!(places.iter().all(Result::is_ok), "queue places leaked");
 }

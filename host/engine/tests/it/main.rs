@@ -5,5 +5,6 @@
 mod batching;
 mod errors;
 mod golden;
+mod residency;
 mod support;
 mod text;

@@ -95,7 +95,7 @@ pub(super) fn error(error: Error) -> llm::Error {
         Error::UnknownModel(_) => llm::Error::UnknownModel(error.to_string()),
         Error::Invalid(reason) => llm::Error::Invalid(reason),
         Error::TooLong { .. } => llm::Error::TooLong(error.to_string()),
-        Error::Overloaded(reason) => llm::Error::Overloaded(reason),
+        Error::Overloaded(reason) | Error::NoMemory(reason) => llm::Error::Overloaded(reason),
         Error::Cancelled => llm::Error::Cancelled,
         Error::BadModel { .. } => {
             tracing::warn!(%error, "a guest opened a model that can't be used");

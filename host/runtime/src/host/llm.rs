@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dormouse_engine::{self as engine, Completion, Engine, Model};
+use dormouse_engine::{self as engine, Completion, Engine, Model, Tier};
 use tokio::{runtime::Handle, sync::oneshot};
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 
@@ -70,6 +70,7 @@ struct Cost {
     cached_tokens: u64,
     completion_tokens: u64,
     wake: Duration,
+    woken_from: Option<Tier>,
     device: Duration,
 }
 
@@ -81,6 +82,7 @@ impl Account {
         metrics.cached_tokens = cost.cached_tokens;
         metrics.completion_tokens = cost.completion_tokens;
         metrics.wake = cost.wake;
+        metrics.woken_from = cost.woken_from;
         metrics.device = cost.device;
     }
 
@@ -154,6 +156,7 @@ impl HostModel for Llm<'_> {
         let model = self.models.engine.open(&name).await?;
         let mut cost = self.models.account.cost();
         cost.wake = cost.wake.max(model.wake());
+        cost.woken_from = cost.woken_from.max(Some(model.woken_from()));
         drop(cost);
         Ok(self.table.push(model)?)
     }

@@ -52,6 +52,16 @@ pub enum Command {
     Fn(Function),
     /// Show a function's last predictions and what they logged
     Logs(Logs),
+    /// Show which models are awake, and where the others sleep
+    Ps {
+        /// Where the service is.
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Wake a model before anyone calls it
+    Wake(Wake),
+    /// Put a model to sleep once nobody uses it
+    Sleep(Sleep),
     /// Pull, list, remove and inspect models
     #[command(subcommand)]
     Model(Model),
@@ -275,6 +285,29 @@ pub struct Logs {
     /// How many predictions, newest last
     #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
     pub limit: u32,
+    /// Where the service is.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `dormouse wake`.
+#[derive(Debug, clap::Args)]
+pub struct Wake {
+    /// The model
+    pub model: String,
+    /// Where the service is.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `dormouse sleep`.
+#[derive(Debug, clap::Args)]
+pub struct Sleep {
+    /// The model
+    pub model: String,
+    /// How deep: memory, disk, or cold (only the model file stays)
+    #[arg(long, default_value = "disk", value_parser = ["memory", "disk", "cold"], value_name = "TIER")]
+    pub to: String,
     /// Where the service is.
     #[command(flatten)]
     pub connection: Connection,

@@ -66,6 +66,7 @@ pub struct Settings {
     webhook: config::Webhook,
     runtime: config::Runtime,
     engine: config::Engine,
+    residency: config::Residency,
     client: Client,
     hub: HubFile,
 }
@@ -140,7 +141,7 @@ impl Settings {
         config.public_url = serve.public_url.clone().or(self.public_url);
         (config.http, config.deploy, config.predict) = (self.http, self.deploy, self.predict);
         (config.queue, config.webhook) = (self.queue, self.webhook);
-        (config.runtime, config.engine) = (self.runtime, self.engine);
+        (config.runtime, config.engine, config.residency) = (self.runtime, self.engine, self.residency);
         for assignment in &serve.set {
             config = set(config, assignment)?;
         }

@@ -12,6 +12,7 @@ mod output;
 mod predict;
 mod project;
 mod push;
+mod residency;
 mod run;
 mod serve;
 mod table;
@@ -40,6 +41,9 @@ pub fn run(args: Args) -> Result<(), Error> {
         Command::Run(run) => run::run(&client(&run.connection)?, &run, &mut terminal),
         Command::Fn(function) => functions::run(client, &function, &mut terminal),
         Command::Logs(logs) => logs::run(&client(&logs.connection)?, &logs, &mut terminal),
+        Command::Ps { connection } => residency::list(&client(&connection)?, &mut terminal),
+        Command::Wake(wake) => residency::wake(&client(&wake.connection)?, &wake, &mut terminal),
+        Command::Sleep(sleep) => residency::sleep(&client(&sleep.connection)?, &sleep, &mut terminal),
         Command::Model(model) => models::run(&settings()?, &model, &mut terminal),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "dormouse", &mut std::io::stdout());

@@ -263,6 +263,7 @@ impl From<dormouse_engine::Error> for Error {
             Engine::UnknownModel(_) => Code::NotFound,
             Engine::Invalid(_) | Engine::TooLong { .. } => Code::InvalidRequest,
             Engine::Overloaded(_) => Code::Overloaded,
+            Engine::NoMemory(_) => Code::ModelUnavailable,
             Engine::Cancelled => return Self::draining(),
             // The path and what is wrong with the file are the node's own.
             Engine::BadModel { .. } => {

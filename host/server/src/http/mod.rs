@@ -13,6 +13,7 @@ mod node;
 mod openai;
 mod predictions;
 mod prefer;
+mod residency;
 mod sse;
 mod upload;
 
@@ -63,6 +64,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/webhooks/default/secret", get(node::webhook_secret))
         .merge(openai::routes())
+        .route("/v1/residency", get(residency::list))
+        .route("/v1/residency/{model}", post(residency::set))
         .fallback(guard::no_route)
         .method_not_allowed_fallback(guard::no_method)
         .layer(DefaultBodyLimit::disable())

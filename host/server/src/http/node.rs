@@ -28,7 +28,7 @@ pub(super) async fn root(State(service): State<Arc<Service>>, headers: HeaderMap
     let node = json!({
         "name": "dormouse",
         "version": VERSION,
-        "links": {"functions": "/v1/functions", "models": "/v1/models", "health": "/healthz", "metrics": "/metrics"},
+        "links": {"functions": "/v1/functions", "models": "/v1/models", "residency": "/v1/residency", "health": "/healthz", "metrics": "/metrics"},
     });
     Ok(Json(node).into_response())
 }

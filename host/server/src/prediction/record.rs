@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use dormouse_engine::Tier;
 use dormouse_runtime::{Event, LogLine};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, value::RawValue};
@@ -101,6 +102,9 @@ pub(crate) struct Metrics {
     pub(crate) cached_tokens: u64,
     pub(crate) completion_tokens: u64,
     pub(crate) wake_ms: f64,
+    /// The deepest tier that a model was woken from; absent when it opened none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tier: Option<Tier>,
     pub(crate) device_ms: f64,
     /// What the predictor recorded itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

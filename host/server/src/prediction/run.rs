@@ -248,6 +248,7 @@ impl From<dormouse_runtime::Metrics> for Metrics {
             cached_tokens: run.cached_tokens,
             completion_tokens: run.completion_tokens,
             wake_ms: millis(run.wake),
+            tier: run.woken_from,
             device_ms: millis(run.device),
             custom: run.custom.into_iter().collect(),
             ..Self::default()

@@ -1,0 +1,216 @@
+//! Models that sleep, and what wakes.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use dormouse_engine::{
+    Catalog, Chunk, Config, Engine, Error, KeepAlive, Model, ModelResidency, Open, Request, Tier,
+    catalog::Digest,
+};
+
+use crate::support::{continue_text, finish, model_path, run};
+
+const NAME: &str = "smollm2";
+const PROMPT: &str = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is \
+                      Madrid. The capital of Portugal is Lisbon. The capital of Austria is";
+
+/// An engine whose catalogue has the test model, and the folder that must stay.
+fn engine(change: impl FnOnce(&mut Config)) -> (Engine, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), NAME, false);
+    let mut config = Config::new(folder.path());
+    // Each test says when a model sleeps.
+    config.residency.awake_idle = None;
+    config.residency.residence_min = Duration::ZERO;
+    change(&mut config);
+    (Engine::start(config).unwrap(), folder)
+}
+
+/// Puts the test model into a catalogue, or another model that says the same.
+fn install(models: &Path, name: &str, other: bool) {
+    let catalog = Catalog::open(models).unwrap();
+    let file = catalog.tmp().join(name);
+    fs::copy(model_path(), &file).unwrap();
+    if other {
+        use std::io::Write;
+        fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(&[0; 32]).unwrap();
+    }
+    let digest = Digest::of_file(&file).unwrap();
+    catalog.add(name, "file", &file, &digest).unwrap();
+}
+
+fn of<'a>(models: &'a [ModelResidency], name: &str) -> &'a ModelResidency {
+    models.iter().find(|model| model.name == name).unwrap()
+}
+
+/// Waits until something is so of a model.
+async fn until(engine: &Engine, name: &str, is_so: impl Fn(&ModelResidency) -> bool) {
+    let mut models = engine.watch_residency();
+    models.wait_for(|models| is_so(of(models, name))).await.unwrap();
+}
+
+async fn sleep(engine: &Engine, name: &str, tier: Tier) {
+    engine.sleep(name, tier).await.unwrap();
+    until(engine, name, |model| model.tier == tier && model.moving.is_none()).await;
+}
+
+/// Greedy tokens with the logarithms of their probabilities: equal only if every logit is, to the bit.
+async fn answer(model: &Model) -> Chunk {
+    run(model, Request { logprobs: Some(20), ..continue_text(PROMPT, 16) }).await.chunk
+}
+
+/// Bytes of this process in memory.
+fn resident_bytes() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test]
+async fn whatever_tier_a_model_wakes_from_its_first_tokens_are_the_same_to_the_bit() {
+    let (engine, _folder) = engine(|_| ());
+    let model = engine.open(NAME).await.unwrap();
+    assert_eq!(model.woken_from(), Tier::Cold);
+    let before = answer(&model).await;
+    drop(model);
+    for tier in [Tier::Memory, Tier::Disk, Tier::Memory, Tier::Cold] {
+        sleep(&engine, NAME, tier).await;
+        let model = engine.open(NAME).await.unwrap();
+        assert_eq!(model.woken_from(), tier);
+        assert!(model.wake() > Duration::ZERO);
+        assert_eq!(answer(&model).await, before, "woken from {tier}");
+        assert_eq!(engine.open(NAME).await.unwrap().woken_from(), Tier::Awake);
+    }
+    let residency = engine.residency();
+    assert_eq!((of(&residency, NAME).wakes, residency.len()), (5, 1));
+}
+
+#[tokio::test]
+async fn a_model_that_sleeps_gives_its_memory_back() {
+    let (engine, _folder) = engine(|_| ());
+    let model = engine.open(NAME).await.unwrap();
+    let weights = model.info().weights_bytes as usize;
+    run(&model, continue_text(&PROMPT.repeat(20), 1)).await;
+    drop(model);
+    let awake = resident_bytes();
+    sleep(&engine, NAME, Tier::Memory).await;
+    let in_memory = resident_bytes();
+    assert!(awake - in_memory > 10 << 20, "{awake} bytes awake, {in_memory} in memory");
+    assert_eq!(engine.memory().0, of(&engine.residency(), NAME).memory_bytes);
+    sleep(&engine, NAME, Tier::Disk).await;
+    let on_disk = resident_bytes();
+    assert!(in_memory - on_disk > weights / 10 * 9, "{in_memory} bytes in memory, {on_disk} on disk");
+    assert_eq!(engine.memory().0, 0);
+}
+
+#[tokio::test]
+async fn a_busy_model_is_not_put_to_sleep_and_who_comes_meanwhile_wakes_it_again() {
+    let (engine, _folder) = engine(|_| ());
+    let model = engine.open(NAME).await.unwrap();
+    let mut running = model.generate(continue_text(PROMPT, 200)).unwrap();
+    drop(model);
+    running.next().await.unwrap().unwrap();
+    engine.sleep(NAME, Tier::Disk).await.unwrap();
+    until(&engine, NAME, |model| model.is_draining).await;
+    let late = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.open(NAME).await.unwrap().woken_from() }
+    });
+    until(&engine, NAME, |model| model.waiting == 1).await;
+    assert_eq!(of(&engine.residency(), NAME).tier, Tier::Awake);
+    assert_eq!(finish(running).await.usage.completion_tokens, 200);
+    assert_eq!(late.await.unwrap(), Tier::Disk);
+    assert_eq!(of(&engine.residency(), NAME).wakes, 2);
+}
+
+#[tokio::test]
+async fn an_idle_model_goes_down_by_itself_unless_it_is_kept_awake() {
+    let (engine, folder) = engine(|config| {
+        config.residency.awake_idle = Some(Duration::ZERO);
+        config.residency.memory_idle = Some(Duration::ZERO);
+    });
+    install(folder.path(), "other", true);
+    engine.pin("other", true).await.unwrap();
+    drop(engine.open(NAME).await.unwrap());
+    until(&engine, NAME, |model| model.tier == Tier::Disk).await;
+    drop(engine.open("other").await.unwrap());
+    let residency = engine.residency();
+    let other = of(&residency, "other");
+    assert_eq!((other.tier, other.sleeps_at, other.is_pinned), (Tier::Awake, None, true));
+    // A caller may ask for more time, and for less.
+    let open = |keep_alive| Open { keep_alive: Some(keep_alive), ..Open::default() };
+    let hour = KeepAlive::AtLeast(Duration::from_secs(3600));
+    drop(engine.open_with(NAME, open(hour)).await.unwrap());
+    assert_eq!(of(&engine.residency(), NAME).tier, Tier::Awake);
+    drop(engine.open_with(NAME, open(KeepAlive::Exactly(Duration::ZERO))).await.unwrap());
+    until(&engine, NAME, |model| model.tier == Tier::Disk).await;
+}
+
+#[tokio::test]
+async fn a_model_that_is_wanted_makes_another_sleep_that_does_not_fit_beside_it() {
+    let (engine, folder) = engine(|config| {
+        config.kv_bytes_max = 16 << 20;
+        config.residency.memory_bytes_max = 180 << 20;
+    });
+    install(folder.path(), "other", true);
+    let before = answer(&engine.open(NAME).await.unwrap()).await;
+    assert_eq!(answer(&engine.open("other").await.unwrap()).await, before);
+    let residency = engine.residency();
+    assert!(of(&residency, NAME).tier > Tier::Awake);
+    let (used, max) = engine.memory();
+    assert!(used <= max, "{used} of {max}");
+    assert_eq!(answer(&engine.open(NAME).await.unwrap()).await, before);
+}
+
+#[tokio::test]
+async fn a_model_that_never_fits_is_refused_with_the_arithmetic() {
+    let (engine, _folder) = engine(|config| {
+        config.kv_bytes_max = 64 << 20;
+        config.residency.memory_bytes_max = 100 << 20;
+    });
+    let expected = "model \"smollm2\" takes 167 MiB awake: 93 of weights, 74 of KV cache and buffers; this \
+                    node has 100 for models (memory_bytes_max)";
+    for error in [engine.open(NAME).await.map(drop), engine.check_fit(NAME).await].map(Result::unwrap_err) {
+        assert!(matches!(error, Error::NoMemory(_)), "{error:?}");
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[tokio::test]
+async fn callers_of_a_sleeping_model_share_one_wake_up_to_a_bound() {
+    let (engine, _folder) = engine(|config| config.residency.waiters_max = 100);
+    let engine = Arc::new(engine);
+    let open = |_| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.open(NAME).await })
+    };
+    let callers: Vec<_> = (0..400).map(open).collect();
+    let (mut opened, mut refused) = (0, 0);
+    for caller in callers {
+        match caller.await.unwrap() {
+            Ok(_) => opened += 1,
+            Err(error) => {
+                refused += 1;
+                let expected = "overloaded: 100 callers wait for model \"smollm2\" (waiters_max)";
+                assert_eq!(error.to_string(), expected);
+            }
+        }
+    }
+    assert!(opened >= 100 && opened + refused == 400, "{opened} opened, {refused} refused");
+    assert_eq!(of(&engine.residency(), NAME).wakes, 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_can_wait_no_longer_is_told_so() {
+    let (engine, _folder) = engine(|_| ());
+    let at_once = Open { wait_max: Some(Duration::ZERO), ..Open::default() };
+    let error = engine.open_with(NAME, at_once).await.unwrap_err();
+    assert!(error.to_string().starts_with("overloaded: model \"smollm2\" did not wake within"), "{error}");
+    assert_eq!(of(&engine.residency(), NAME).waiting, 0);
+}
+
+#[tokio::test]
+async fn a_model_wakes_before_anyone_waits_for_it() {
+    let (engine, _folder) = engine(|_| ());
+    engine.summon(NAME).await.unwrap();
+    until(&engine, NAME, |model| model.tier == Tier::Awake).await;
+    assert_eq!(engine.open(NAME).await.unwrap().woken_from(), Tier::Awake);
+}
