@@ -58,13 +58,23 @@ pub struct Residency {
     pub backoff_min: Duration,
     /// Upper bound on that time.
     pub backoff_max: Duration,
+    /// Folder of ready images and kept prefixes; everything in it can be made again.
+    pub ready_dir: PathBuf,
+    /// Bytes of prefix cache that are kept of each model that sleeps; beyond it the blocks that were used
+    /// longest ago are lost.
+    pub prefix_bytes_max: u64,
+    /// Time without use after which a kept prefix is lost.
+    pub prefix_age_max: Duration,
+    /// Bytes of all ready images and kept prefixes; beyond it those that were used longest ago are removed.
+    pub ready_bytes_max: u64,
 }
 
 /// Of the machine's memory, what models may have: the rest is for predictors and the system.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 
-impl Default for Residency {
-    fn default() -> Self {
+impl Residency {
+    /// Defaults for a machine, with what is kept of sleeping models under `ready_dir`.
+    pub fn new(ready_dir: impl Into<PathBuf>) -> Self {
         let (part, whole) = MEMORY_SHARE;
         Self {
             memory_bytes_max: memory::total_bytes() / whole * part,
@@ -76,6 +86,10 @@ impl Default for Residency {
             residence_min: Duration::from_secs(1),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(60),
+            ready_dir: ready_dir.into(),
+            ready_bytes_max: 256 << 30,
+            prefix_bytes_max: 64 << 20,
+            prefix_age_max: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -83,8 +97,10 @@ impl Default for Residency {
 impl Config {
     /// Defaults for a machine, with models under `models_dir`.
     pub fn new(models_dir: impl Into<PathBuf>) -> Self {
+        let models_dir = models_dir.into();
         Self {
-            models_dir: models_dir.into(),
+            residency: Residency::new(models_dir.join("ready")),
+            models_dir,
             device: Device::default(),
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             sequences_max: 32,
@@ -92,7 +108,6 @@ impl Config {
             batch_tokens_max: 256,
             kv_bytes_max: 512 << 20,
             context_tokens_max: 8192,
-            residency: Residency::default(),
         }
     }
     /// [`Error::Invalid`] names the bound that lets nothing run.

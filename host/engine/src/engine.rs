@@ -13,9 +13,10 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    Catalog, Config, Device, Error, Model, ModelInfo, Stats,
+    Catalog, Config, Device, Error, Model, ModelInfo, Prefix, Stats,
     backend::{Backend, cpu::Cpu, reference::Reference},
     loader::{Loader, ModelId, Source, Task},
+    ready::Store,
     residency::{Ask, Bounds, KeepAlive, Keeper, Lease, ModelResidency, Resolver, Tier, Wish},
     worker::{Command, Job, Queue, Work, Worker},
 };
@@ -106,6 +107,12 @@ impl Engine {
         self.ask(name, Ask::Pin(pinned)).await
     }
 
+    /// Says which prefixes of a model are kept before all others when it sleeps, in place of those said
+    /// before. [`Model::prefill`] computes them.
+    pub fn declare_prefixes(&self, name: &str, prefixes: impl Into<Arc<[Prefix]>>) {
+        self.handle.keeper.declare(Source::Name(name.to_owned()), prefixes.into());
+    }
+
     /// Where each model is that was opened or asked for since the engine started, by name.
     pub fn residency(&self) -> Arc<[ModelResidency]> {
         self.handle.keeper.residency()
@@ -136,13 +143,14 @@ impl Engine {
         self.handle.stats.clone()
     }
 
-    /// Cancels everything and waits until all threads have ended; a step or a wake under way is completed
-    /// first. Blocks. Other handles stay valid, but everything they do is [`Error::Cancelled`].
+    /// Cancels everything, keeps prefixes of the models that are awake, and waits until all threads have
+    /// ended; a step or a wake under way is completed first. Blocks. Other handles stay valid, but everything they do is [`Error::Cancelled`].
     pub fn shutdown(&self) {
         self.handle.keeper.close();
-        self.handle.keeper.hand_over(Task::Stop);
+        let (left, residents) = channel();
         // An error means that it has ended already.
-        drop(self.handle.commands.send(Command::Shutdown));
+        drop(self.handle.commands.send(Command::Shutdown { left }));
+        self.handle.keeper.hand_over(Task::Stop { left: residents });
         let mut threads = self.handle.threads.lock().expect("nothing panics while this is locked");
         for thread in threads.drain(..) {
             // A panic was caught and reported within the thread.
@@ -156,15 +164,19 @@ impl Engine {
         let (commands, commands_in) = sync_channel(config.queue_max);
         let (orders, orders_in) = sync_channel(config.queue_max);
         let (tasks, tasks_in) = channel();
+        let ready_dir = &config.residency.ready_dir;
+        let store = Store::open(ready_dir, config.residency.ready_bytes_max)
+            .map_err(|error| Error::Failed(format!("folder {}: {error}", ready_dir.display())))?;
         let (stats_in, stats) = watch::channel(Stats::default());
         let keeper = Keeper::new(bounds(&config), orders, tasks);
         let lost = Arc::downgrade(&keeper);
         let worker = Worker::new(commands_in, stats_in, move |id| {
             lost.upgrade().inspect(|keeper| keeper.lost(id));
         });
-        let loader =
-            Loader::new(tasks_in, Arc::downgrade(&keeper), backend.clone(), config.clone(), commands.clone());
-        let resolver = Resolver::new(orders_in, Arc::downgrade(&keeper), catalog, backend, config.clone());
+        let weak = || Arc::downgrade(&keeper);
+        let resolver =
+            Resolver::new(orders_in, weak(), catalog, store.clone(), backend.clone(), config.clone());
+        let loader = Loader::new(tasks_in, weak(), backend, config.clone(), commands.clone(), store);
         let threads = vec![
             spawn("engine", move || worker.run())?,
             spawn("loader", move || loader.run())?,

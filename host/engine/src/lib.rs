@@ -1,8 +1,8 @@
 //! The inference engine: models, KV cache, scheduler and kernels. No wasmtime, no HTTP.
 //!
 //! A token's path, in the order the files are best read: [`catalog`] knows a model's file; `residency`
-//! decides when it wakes and sleeps; the `loader` thread maps it (`gguf`) and makes its `models` forward
-//! pass on a `backend`; `tokenizer` and
+//! decides when it wakes and sleeps; the `loader` thread maps it (`gguf`, or its `ready` image) and makes
+//! its `models` forward pass on a `backend`; `tokenizer` and
 //! `template` turn text into ids; [`Model::generate`] hands a [`Request`] to the engine thread
 //! (`worker`); the `scheduler` puts its sequence into a batch and gives it blocks of the `kv` cache; the
 //! forward pass runs; the `sampler` picks the next id, within a `format` if one is asked for; `stream`
@@ -24,6 +24,7 @@ mod memory;
 mod model;
 mod models;
 mod quant;
+mod ready;
 mod request;
 mod residency;
 mod sampler;
@@ -45,6 +46,6 @@ pub use config::{Config, Device, Residency};
 pub use engine::{Engine, Open};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
-pub use request::{Chunk, Finish, Message, Prompt, Request, Sampling, TokenLogprob, Usage};
+pub use request::{Chunk, Finish, Message, Prefix, Prompt, Request, Sampling, TokenLogprob, Usage};
 pub use residency::{KeepAlive, ModelResidency, Phase, Progress, Tier};
 pub use stats::{ModelStats, Stats};

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::{
-    Completion, Error, Message, Prompt, Request,
+    Completion, Error, Message, Prefix, Prompt, Request, Usage,
     engine::Handle,
     loader::Loaded,
     residency::{Lease, Opened, Tier},
@@ -127,6 +127,17 @@ impl Model {
         let generation = Generation::new(request, prompt.len(), format, self.wake, writer);
         self.submit(prompt, Work::Generate(Box::new(generation)))?;
         Ok(completion)
+    }
+
+    /// Computes a prefix, so that prompts that begin with it find it cached. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// As [`Model::generate`].
+    pub async fn prefill(&self, prefix: &Prefix) -> Result<Usage, Error> {
+        let prompt = Prompt::Tokens(self.loaded.prefix_tokens(prefix)?);
+        let mut completion = self.generate(Request::new(prompt, 1))?;
+        while completion.next().await?.is_some() {}
+        Ok(completion.usage())
     }
 
     /// Unit-length mean-pooled embeddings, one for each input. Dropping the future cancels.

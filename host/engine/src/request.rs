@@ -31,6 +31,15 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
+/// A beginning that many prompts share, such as a system message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prefix {
+    /// Of prompts that are raw text.
+    Text(String),
+    /// The first turns of chats.
+    Messages(Vec<Message>),
+}
+
 /// How the next token is drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {

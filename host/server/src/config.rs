@@ -455,11 +455,19 @@ pub struct Residency {
     /// Upper bound on that time.
     #[serde(with = "duration")]
     pub backoff_max: Duration,
+    /// Bytes of prefix cache that are kept of each model that sleeps; beyond it the blocks that were used
+    /// longest ago are lost.
+    pub prefix_bytes_max: u64,
+    /// Time without use after which a kept prefix is lost.
+    #[serde(with = "duration")]
+    pub prefix_age_max: Duration,
+    /// Bytes of all ready images and kept prefixes; beyond it those that were used longest ago are removed.
+    pub ready_bytes_max: u64,
 }
 
 impl Default for Residency {
     fn default() -> Self {
-        let residency = dormouse_engine::Residency::default();
+        let residency = dormouse_engine::Residency::new("");
         Self {
             memory_bytes_max: residency.memory_bytes_max,
             waiters_max: residency.waiters_max,
@@ -470,6 +478,9 @@ impl Default for Residency {
             residence_min: residency.residence_min,
             backoff_min: residency.backoff_min,
             backoff_max: residency.backoff_max,
+            ready_bytes_max: residency.ready_bytes_max,
+            prefix_bytes_max: residency.prefix_bytes_max,
+            prefix_age_max: residency.prefix_age_max,
         }
     }
 }

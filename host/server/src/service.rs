@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Error, config,
+    Config, Error,
     dispatch::{Bounds, Components, Permits},
     function::{Digest, FunctionName, Revision},
     http::{self, Code},
@@ -212,12 +212,13 @@ pub(crate) fn engine_config(config: &Config) -> dormouse_engine::Config {
         batch_tokens_max: engine.batch_tokens_max,
         kv_bytes_max: engine.kv_bytes_max,
         context_tokens_max: engine.context_tokens_max,
-        residency: residency(&config.residency),
+        residency: residency(config),
         ..dormouse_engine::Config::new(config.models_dir())
     }
 }
 
-fn residency(residency: &config::Residency) -> dormouse_engine::Residency {
+fn residency(config: &Config) -> dormouse_engine::Residency {
+    let residency = &config.residency;
     dormouse_engine::Residency {
         memory_bytes_max: residency.memory_bytes_max,
         waiters_max: residency.waiters_max,
@@ -228,5 +229,9 @@ fn residency(residency: &config::Residency) -> dormouse_engine::Residency {
         residence_min: residency.residence_min,
         backoff_min: residency.backoff_min,
         backoff_max: residency.backoff_max,
+        ready_bytes_max: residency.ready_bytes_max,
+        prefix_bytes_max: residency.prefix_bytes_max,
+        prefix_age_max: residency.prefix_age_max,
+        ..dormouse_engine::Residency::new(config.data_dir.join("ready"))
     }
 }

@@ -17,7 +17,7 @@ use std::ops::Range;
 
 pub(crate) use crate::{gguf::Tensor, quant::DType};
 
-use crate::Error;
+use crate::{Error, ready::Part};
 
 /// Positions that one KV block holds.
 pub(crate) const BLOCK_TOKENS: usize = 16;
@@ -154,12 +154,39 @@ pub(crate) trait Backend: Clone + Send + 'static {
     fn matrix(&self, parts: &[Tensor<'_>]) -> Result<Self::Matrix, Error>;
     /// Gate and up, each `[N, K]`, as [`Backend::norm_gated_linear`] wants them.
     fn gated_matrix(&self, gate: &Tensor<'_>, up: &Tensor<'_>) -> Result<Self::Matrix, Error>;
+    /// Names the way that matrices lie in memory, for [ready images](crate::ready): another name whenever
+    /// the same weights give other bytes. `None` if nothing can be kept.
+    fn layout(&self) -> Option<String> {
+        None
+    }
+    /// A matrix as it lies in memory.
+    fn parts(&self, _matrix: &Self::Matrix) -> Vec<Part> {
+        Vec::new()
+    }
+    /// The matrix that [`Backend::parts`] gave these of, under the same layout; `gated` if it was made by
+    /// [`Backend::gated_matrix`]. Parts that can't be of such a matrix are an [`Error::Invalid`].
+    fn matrix_of(&self, _parts: Vec<Part>, _gated: bool) -> Result<Self::Matrix, Error> {
+        Err(Error::Invalid("this device keeps no matrices".into()))
+    }
     /// A one-dimensional tensor (or several, concatenated) as f32.
     fn vector(&self, parts: &[Tensor<'_>]) -> Result<Self::Vector, Error>;
     /// A zeroed buffer; `rows` bounds what a step passes.
     fn buffer(&self, rows: usize, columns: usize) -> Result<Self::Buffer, Error>;
     /// A KV cache; contents of a block are undefined until stored.
     fn cache(&self, shape: CacheShape) -> Result<Self::Cache, Error>;
+    /// Names the way that keys and values are computed and lie in memory, as [`Backend::layout`] does for
+    /// weights; `None` if blocks can't be taken out.
+    fn cache_layout(&self) -> Option<String> {
+        None
+    }
+    /// Copies a block of a cache, as many bytes as [`Backend::block_bytes`] says.
+    fn read_block(&mut self, _cache: &Self::Cache, _block: BlockId, _into: &mut [u8]) -> Result<(), Error> {
+        Err(Error::Invalid("this device keeps no blocks".into()))
+    }
+    /// Fills a block of a cache with what [`Backend::read_block`] gave under the same layout.
+    fn write_block(&mut self, _cache: &mut Self::Cache, _block: BlockId, _from: &[u8]) -> Result<(), Error> {
+        Err(Error::Invalid("this device keeps no blocks".into()))
+    }
     /// Bytes of one block of a cache of this shape, all layers; `shape.blocks` is not read.
     fn block_bytes(&self, shape: CacheShape) -> usize;
 

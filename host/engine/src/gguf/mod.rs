@@ -12,10 +12,10 @@ pub(crate) mod writer;
 
 use std::{collections::HashMap, path::PathBuf};
 
+pub(crate) use map::Map;
 pub(crate) use metadata::{FromValue, Metadata};
 
 use crate::{Error, quant::DType};
-use map::Map;
 use reader::Directory;
 
 /// An open model file. Cheap to open: only the header's pages are read.

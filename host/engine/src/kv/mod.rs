@@ -13,9 +13,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
 
-use crate::backend::BlockId;
+use crate::backend::{BLOCK_TOKENS, BlockId};
 
 /// Names a block's content: a chain over the tokens of this block and all before it. SHA-256, so
 /// that one tenant can't craft tokens that hit another's block.
@@ -36,6 +37,31 @@ impl BlockHash {
             hasher.update(token.to_le_bytes());
         }
         Self(hasher.finalize().into())
+    }
+
+    /// The hashes of the full blocks of some tokens, from this one on.
+    pub(crate) fn chain(self, tokens: &[u32]) -> impl Iterator<Item = Self> {
+        tokens.chunks_exact(BLOCK_TOKENS).scan(self, |last, block| {
+            *last = last.next(block);
+            Some(*last)
+        })
+    }
+}
+
+/// As hex digits.
+impl Serialize for BlockHash {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(crate::catalog::Digest::from_bytes(&self.0).hex())
+    }
+}
+
+impl<'de> Deserialize<'de> for BlockHash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let hex = String::deserialize(from)?;
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| D::Error::custom(format_args!("\"{hex}\" is no hash of a block")))
     }
 }
 
@@ -147,6 +173,11 @@ impl BlockPool {
         }
     }
 
+    /// Unowned blocks with content, those released last first.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = (BlockHash, BlockId)> {
+        self.idle.values().rev().filter_map(|id| Some((self.blocks[id.0 as usize].hash?, *id)))
+    }
+
     fn evict(&mut self) -> Option<BlockId> {
         let (_, id) = self.idle.pop_first()?;
         let hash = self.block(id).hash.take().expect("an idle block is sealed");
@@ -238,6 +269,25 @@ mod tests {
         pool.release(second);
         pool.check(&[first]);
         assert_eq!(pool.share(&hash(&[1])), Some(first));
+    }
+
+    #[test]
+    fn a_hash_is_written_as_hex_and_read_back() {
+        let hash = hash(&[1]);
+        let text = serde_json::to_string(&hash).unwrap();
+        assert_eq!(text.len(), 66);
+        assert_eq!(serde_json::from_str::<BlockHash>(&text).unwrap(), hash);
+        for wrong in ["", "00", &"0g".repeat(32), &"00".repeat(33)] {
+            assert!(serde_json::from_value::<BlockHash>(wrong.into()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_chain_has_a_hash_for_each_full_block() {
+        let root = BlockHash::root("a");
+        let tokens: Vec<u32> = (0..40).collect();
+        let (first, second) = (root.next(&tokens[..16]), root.next(&tokens[..16]).next(&tokens[16..32]));
+        assert_eq!(root.chain(&tokens).collect::<Vec<_>>(), [first, second]);
     }
 
     #[test]

@@ -5,8 +5,9 @@
 
 use crate::{
     Error,
-    backend::{Backend, Batch, CacheShape, HeadNorms, Norm},
+    backend::{Backend, Batch, BlockId, CacheShape, HeadNorms, Norm},
     gguf::Gguf,
+    ready::{Image, Part},
 };
 
 use super::{
@@ -64,14 +65,23 @@ struct Activations<B: Backend> {
 }
 
 impl<B: Backend> Llama<B> {
-    pub(super) fn load(backend: B, gguf: &Gguf, variant: Variant, capacity: Capacity) -> Result<Self, Error> {
+    pub(super) fn load(
+        backend: B,
+        gguf: &Gguf,
+        image: Option<&Image>,
+        variant: Variant,
+        capacity: Capacity,
+    ) -> Result<Self, Error> {
         let shape = Hyperparameters::read(gguf, variant)?;
-        let weights = Weights::new(gguf);
+        let weights = Weights::new(gguf, image);
         let embedding = weights.any_rows("token_embd.weight", shape.width)?;
         let vocabulary = embedding.rows;
-        let embedding = backend.matrix(&[embedding])?;
+        let embedding = weights.place(&backend, EMBEDDING, &[embedding])?;
         let output = match weights.has("output.weight") {
-            true => Some(backend.matrix(&[weights.matrix("output.weight", vocabulary, shape.width)?])?),
+            true => {
+                let output = weights.matrix("output.weight", vocabulary, shape.width)?;
+                Some(weights.place(&backend, OUTPUT, &[output])?)
+            }
             false => None,
         };
         let output_norm = backend.vector(&[weights.vector("output_norm.weight", shape.width)?])?;
@@ -141,20 +151,30 @@ impl<B: Backend> Layer<B> {
             true => Some((vector("attn_q_norm.weight", size)?, vector("attn_k_norm.weight", size)?)),
             false => None,
         };
+        let output = weights.matrix(&name("attn_output.weight"), width, q)?;
         let gate = weights.matrix(&name("ffn_gate.weight"), ffn_width, width)?;
         let up = weights.matrix(&name("ffn_up.weight"), ffn_width, width)?;
+        let down = weights.matrix(&name("ffn_down.weight"), width, ffn_width)?;
         Ok(Self {
             attention_norm: vector("attn_norm.weight", width)?,
-            qkv: backend.matrix(&qkv)?,
+            qkv: weights.place(backend, &name(QKV), &qkv)?,
             qkv_bias,
             head_norms,
-            attention_output: backend.matrix(&[weights.matrix(&name("attn_output.weight"), width, q)?])?,
+            attention_output: weights.place(backend, &name(ATTENTION_OUTPUT), &[output])?,
             ffn_norm: vector("ffn_norm.weight", width)?,
-            gate_up: backend.gated_matrix(&gate, &up)?,
-            down: backend.matrix(&[weights.matrix(&name("ffn_down.weight"), width, ffn_width)?])?,
+            gate_up: weights.place_gated(backend, &name(GATE_UP), gate, up)?,
+            down: weights.place(backend, &name(DOWN), &[down])?,
         })
     }
 }
+
+// What matrices are called in an image; those of a layer after its `blk.N.`.
+const EMBEDDING: &str = "embedding";
+const OUTPUT: &str = "output";
+const QKV: &str = "qkv";
+const ATTENTION_OUTPUT: &str = "attention_output";
+const GATE_UP: &str = "gate_up";
+const DOWN: &str = "down";
 
 impl<B: Backend> Activations<B> {
     fn new(
@@ -225,6 +245,33 @@ impl<B: Backend> Network for Llama<B> {
         self.working = None;
         // The clone has no scratch memory yet.
         self.backend = self.backend.clone();
+    }
+
+    fn matrices(&self) -> Vec<(String, Vec<Part>)> {
+        let own = [(EMBEDDING, Some(&self.embedding)), (OUTPUT, self.output.as_ref())];
+        let own = own.into_iter().filter_map(|(name, matrix)| Some((name.to_owned(), matrix?)));
+        let layers = self.layers.iter().enumerate().flat_map(|(index, layer)| {
+            let Layer { qkv, attention_output, gate_up, down, .. } = layer;
+            [(QKV, qkv), (ATTENTION_OUTPUT, attention_output), (GATE_UP, gate_up), (DOWN, down)]
+                .map(|(name, matrix)| (format!("blk.{index}.{name}"), matrix))
+        });
+        own.chain(layers).map(|(name, matrix)| (name, self.backend.parts(matrix))).collect()
+    }
+
+    fn cache_layout(&self) -> Option<String> {
+        self.backend.cache_layout()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.backend.block_bytes(cache_shape(&self.shape))
+    }
+
+    fn read_block(&mut self, block: BlockId, into: &mut [u8]) -> Result<(), Error> {
+        self.backend.read_block(&self.working.as_ref().expect(PREPARED).cache, block, into)
+    }
+
+    fn write_block(&mut self, block: BlockId, from: &[u8]) -> Result<(), Error> {
+        self.backend.write_block(&mut self.working.as_mut().expect(PREPARED).cache, block, from)
     }
 
     fn width(&self) -> usize {

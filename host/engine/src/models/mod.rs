@@ -10,8 +10,9 @@ mod weights;
 
 use crate::{
     Config, Error,
-    backend::{Activation, BLOCK_TOKENS, Backend, Batch, RopePairs},
+    backend::{Activation, BLOCK_TOKENS, Backend, Batch, BlockId, RopePairs},
     gguf::Gguf,
+    ready::{Image, Part},
     residency::Footprint,
 };
 
@@ -60,6 +61,21 @@ pub(crate) trait Network: Send {
     /// Gives back what [`Network::prepare`] made.
     fn release(&mut self);
 
+    /// Every matrix as it lies in the device's memory, for an image.
+    fn matrices(&self) -> Vec<(String, Vec<Part>)>;
+
+    /// [`Backend::cache_layout`].
+    fn cache_layout(&self) -> Option<String>;
+
+    /// Bytes of a block of the cache.
+    fn block_bytes(&self) -> usize;
+
+    /// [`Backend::read_block`] of the cache.
+    fn read_block(&mut self, block: BlockId, into: &mut [u8]) -> Result<(), Error>;
+
+    /// [`Backend::write_block`] of the cache.
+    fn write_block(&mut self, block: BlockId, from: &[u8]) -> Result<(), Error>;
+
     /// Length of a hidden state.
     fn width(&self) -> usize;
 
@@ -91,18 +107,19 @@ pub(crate) fn footprint<B: Backend>(backend: &B, gguf: &Gguf, config: &Config) -
     Ok(Footprint { awake_bytes: memory_bytes.saturating_add(working as u64), memory_bytes })
 }
 
-/// A file's forward pass, on a device but not yet [prepared](Network::prepare). An architecture without
-/// one is [`Error::BadModel`] naming it.
+/// A file's forward pass, on a device but not yet [prepared](Network::prepare). Its matrices are those of
+/// the image, if there is one. An architecture without a forward pass is [`Error::BadModel`] naming it.
 pub(crate) fn load<B: Backend>(
     backend: &B,
     gguf: &Gguf,
+    image: Option<&Image>,
     config: &Config,
 ) -> Result<(Box<dyn Network>, Capacity), Error> {
     let variant = variant(gguf)?;
     let shape = Hyperparameters::read(gguf, variant)?;
     let block_bytes = backend.block_bytes(llama::cache_shape(&shape));
     let capacity = capacity(&shape, block_bytes, config)?;
-    let network = Llama::load(backend.clone(), gguf, variant, capacity);
+    let network = Llama::load(backend.clone(), gguf, image, variant, capacity);
     // A device doesn't know which file a tensor is from.
     let network = network.map_err(|error| match error {
         Error::Invalid(reason) => gguf.bad(reason),

@@ -41,7 +41,7 @@ fn open(file: &GgufWriter) -> Result<(Box<dyn Network>, Capacity), Error> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     file.write(&path);
-    load(&Reference, &Gguf::open(&path).unwrap(), &Config::new(folder.path()))
+    load(&Reference, &Gguf::open(&path).unwrap(), None, &Config::new(folder.path()))
 }
 
 #[track_caller]
@@ -121,7 +121,7 @@ fn the_context_is_bounded_by_the_file_the_config_and_the_cache() {
     let context = |change: fn(&mut Config)| {
         let mut config = Config::new(folder.path());
         change(&mut config);
-        load(&Reference, &gguf, &config).map(|(_, capacity)| capacity.context_tokens)
+        load(&Reference, &gguf, None, &config).map(|(_, capacity)| capacity.context_tokens)
     };
     assert_eq!(context(|_| ()).unwrap(), 64);
     assert_eq!(context(|config| config.context_tokens_max = 50).unwrap(), 50);

@@ -22,7 +22,7 @@ use super::{
     machine::{Grant, Machine, Refusal, Time, WaiterId, Want},
 };
 use crate::{
-    Error,
+    Error, Prefix,
     catalog::Digest,
     loader::{Loaded, ModelId, Source, Task},
     worker::Reply,
@@ -108,6 +108,8 @@ struct State {
     machine: Machine,
     models: Vec<Known>,
     keys: HashMap<Source, ModelKey>,
+    /// What functions declare of each model.
+    prefixes: HashMap<Source, Arc<[Prefix]>>,
     waiters: HashMap<WaiterId, Waiter>,
     version: u64,
     /// When the `residency` thread next looks.
@@ -158,6 +160,7 @@ impl Keeper {
             machine: Machine::new(bounds),
             models: Vec::new(),
             keys: HashMap::new(),
+            prefixes: HashMap::new(),
             waiters: HashMap::new(),
             version: 0,
             looks_at: TICK_MAX,
@@ -200,9 +203,30 @@ impl Keeper {
         self.lock().machine.memory()
     }
 
+    /// The awake model of this load.
+    pub(crate) fn key_of(&self, id: ModelId) -> Option<ModelKey> {
+        self.lock().key_of(id)
+    }
+
+    /// The declared prefixes of a model, under whatever name.
+    pub(crate) fn prefixes(&self, key: ModelKey) -> Vec<Prefix> {
+        let state = self.lock();
+        let sources = state.keys.iter().filter(|(_, other)| **other == key).map(|(source, _)| source);
+        sources.filter_map(|source| state.prefixes.get(source)).flat_map(|all| all.to_vec()).collect()
+    }
+
     /// The awake models.
     pub(crate) fn loaded(&self) -> Vec<Arc<Loaded>> {
         self.lock().models.iter().filter_map(|known| known.loaded.clone()).collect()
+    }
+
+    /// Says which prefixes of a model are kept before all others, in place of those said before.
+    pub(crate) fn declare(&self, source: Source, prefixes: Arc<[Prefix]>) {
+        let declared = &mut self.lock().prefixes;
+        match prefixes.is_empty() {
+            true => drop(declared.remove(&source)),
+            false => drop(declared.insert(source, prefixes)),
+        }
     }
 
     /// Has the `loader` thread do something after all that it was told before.
@@ -477,16 +501,20 @@ impl Keeper {
     pub(crate) fn lost(self: &Arc<Self>, id: ModelId) {
         let now = self.now();
         let mut state = self.lock();
-        let is_it = |known: &Known| known.loaded.as_ref().is_some_and(|loaded| loaded.id == id);
-        if let Some(index) = state.models.iter().position(is_it) {
-            state.models[index].loaded = None;
-            state.machine.lost(ModelKey(index), Tier::Disk, now);
+        if let Some(key) = state.key_of(id) {
+            state.models[key.0].loaded = None;
+            state.machine.lost(key, Tier::Disk, now);
             self.act(state);
         }
     }
 }
 
 impl State {
+    fn key_of(&self, id: ModelId) -> Option<ModelKey> {
+        let is_it = |known: &Known| known.loaded.as_ref().is_some_and(|loaded| loaded.id == id);
+        self.models.iter().position(is_it).map(ModelKey)
+    }
+
     /// Gives up the places of callers that went away.
     fn forget_gone(&mut self, now: Time) {
         let Self { waiters, machine, .. } = self;

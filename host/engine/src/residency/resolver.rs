@@ -18,13 +18,17 @@ use super::{
     Keeper, ModelKey, Order, Policy, Tier,
     keeper::{Found, too_large},
 };
-use crate::{Catalog, Config, Error, backend::Backend, catalog::Digest, gguf::Gguf, loader::Source, models};
+use crate::{
+    Catalog, Config, Error, backend::Backend, catalog::Digest, gguf::Gguf, loader::Source, models,
+    ready::Store,
+};
 
 /// The thread's state.
 pub(crate) struct Resolver<B> {
     orders: Receiver<Order>,
     keeper: Weak<Keeper>,
     catalog: Catalog,
+    store: Store,
     backend: B,
     config: Config,
     /// Digests of files outside the catalogue, as long as they stay the same.
@@ -39,10 +43,11 @@ impl<B: Backend> Resolver<B> {
         orders: Receiver<Order>,
         keeper: Weak<Keeper>,
         catalog: Catalog,
+        store: Store,
         backend: B,
         config: Config,
     ) -> Self {
-        Self { orders, keeper, catalog, backend, config, digests: HashMap::new() }
+        Self { orders, keeper, catalog, store, backend, config, digests: HashMap::new() }
     }
 
     /// The thread's body; ends when told to, or when no one can send orders any more.
@@ -88,7 +93,9 @@ impl<B: Backend> Resolver<B> {
     ) -> Result<ModelKey, Error> {
         let gguf = Gguf::open(path)?;
         let footprint = models::footprint(&self.backend, &gguf, &self.config)?;
-        let found = Found { digest: digest.clone(), footprint, policy: self.policy(), tier: Tier::Cold };
+        let is_ready = self.backend.layout().is_some_and(|layout| self.store.has_image(digest, &layout));
+        let tier = if is_ready { Tier::Disk } else { Tier::Cold };
+        let found = Found { digest: digest.clone(), footprint, policy: self.policy(), tier };
         keeper.add(found).map_err(|refusal| too_large(&source.to_string(), footprint, &refusal))
     }
 

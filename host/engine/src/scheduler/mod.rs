@@ -19,7 +19,10 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use crate::kv::{BlockHash, BlockPool};
+use crate::{
+    backend::BlockId,
+    kv::{BlockHash, BlockPool},
+};
 
 use sequence::Sequence;
 pub(crate) use sequence::{SequenceId, blocks_for};
@@ -97,6 +100,31 @@ impl Scheduler {
         self.next_id += 1;
         self.waiting.push_back(Sequence::new(id, prompt, self.root, reuse));
         id
+    }
+
+    /// Brings back what it can of a prompt's full blocks, so that a sequence with this prompt starts from
+    /// them: `restore` fills a block of this content, or says that it can't, which ends it.
+    pub(crate) fn restore(&mut self, prompt: &[u32], mut restore: impl FnMut(&BlockHash, BlockId) -> bool) {
+        let Self { pool, root, .. } = self;
+        let mut owned = Vec::new();
+        for hash in root.chain(prompt) {
+            if let Some(block) = pool.share(&hash) {
+                owned.push(block);
+                continue;
+            }
+            let Some(block) = pool.allocate() else { break };
+            owned.push(block);
+            if !restore(&hash, block) {
+                break;
+            }
+            pool.seal(block, hash);
+        }
+        owned.into_iter().rev().for_each(|block| pool.release(block));
+    }
+
+    /// Cached blocks that no sequence owns, those used last first.
+    pub(crate) fn cached(&self) -> impl Iterator<Item = (BlockHash, BlockId)> {
+        self.pool.idle()
     }
 
     /// Forgets a sequence, finished or cancelled, and frees its blocks. Unknown ids are ignored.

@@ -11,6 +11,27 @@ use crate::{
     testing::check_cases,
 };
 
+#[test]
+fn blocks_that_come_back_are_cached_as_if_they_had_been_computed() {
+    let limits = Limits { sequences_max: 2, batch_tokens_max: 64, blocks: 4 };
+    let mut scheduler = Scheduler::new(limits, "test");
+    let prompt: Vec<u32> = (0..50).collect();
+    let kept: Vec<BlockHash> = BlockHash::root("test").chain(&prompt).take(2).collect();
+    let mut filled = Vec::new();
+    scheduler.restore(&prompt, |hash, block| {
+        filled.push((*hash, block));
+        kept.contains(hash)
+    });
+    assert_eq!(filled.iter().map(|(hash, _)| *hash).collect::<Vec<_>>()[..2], kept);
+    assert_eq!((filled.len(), scheduler.blocks()), (3, (0, 4)));
+    assert_eq!(scheduler.cached().collect::<Vec<_>>(), filled[..2]);
+    // What is there already isn't restored again.
+    scheduler.restore(&prompt[..40], |hash, _| panic!("{hash:?} is cached"));
+    let id = scheduler.add(prompt, true);
+    assert_eq!(scheduler.plan().entries[0].start, 32);
+    assert_eq!(scheduler.running(id).unwrap().cached(), 32);
+}
+
 /// What happens to a scheduler.
 #[derive(Debug, Clone)]
 enum Event {

@@ -14,7 +14,7 @@ mod tests;
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, SyncSender, TryRecvError},
+    sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError},
 };
 
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ use crate::{Error, Stats, loader::ModelId};
 
 pub(crate) use generation::Generation;
 pub(crate) use job::{Job, Queue, Reply, Score, Work};
-pub(crate) use resident::Resident;
+pub(crate) use resident::{Cached, Parts, Resident};
 
 /// What the engine thread is asked to do.
 pub(crate) enum Command {
@@ -33,8 +33,16 @@ pub(crate) enum Command {
     Remove { model: ModelId, reply: SyncSender<Option<Box<Resident>>> },
     /// Run a sequence of a model.
     Submit { model: ModelId, job: Job },
-    /// Cancel everything and end.
-    Shutdown,
+    /// Cancel everything, give back every model to the loader thread, and end.
+    Shutdown { left: Sender<Box<Resident>> },
+}
+
+/// What comes after the commands.
+enum Receive {
+    /// A step.
+    Go,
+    /// Nothing; models that are left go this way.
+    End(Option<Sender<Box<Resident>>>),
 }
 
 /// The engine thread's state.
@@ -57,15 +65,27 @@ impl Worker {
 
     /// The thread's body. Sequences that are left when it returns end as cancelled.
     pub(crate) fn run(mut self) {
-        while self.receive() {
-            self.step_all();
-            self.publish();
+        loop {
+            match self.receive() {
+                Receive::Go => {
+                    self.step_all();
+                    self.publish();
+                }
+                Receive::End(left) => return self.end(left),
+            }
+        }
+    }
+
+    fn end(self, left: Option<Sender<Box<Resident>>>) {
+        for mut resident in self.residents {
+            resident.cancel();
+            // An error means that the loader thread has ended; then nothing of it is kept.
+            left.as_ref().map(|left| left.send(Box::new(resident)));
         }
     }
 
     /// Takes the commands that are there, and waits for one while there is nothing to compute.
-    /// False when it is time to end.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self) -> Receive {
         loop {
             let received = match self.is_busy() {
                 true => self.commands.try_recv(),
@@ -83,9 +103,10 @@ impl Worker {
                     drop(reply.send(self.remove(model).map(Box::new)));
                 }
                 Ok(Command::Submit { model, job }) => self.submit(model, job),
-                Ok(Command::Shutdown) => return false,
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return self.is_busy(),
+                Ok(Command::Shutdown { left }) => return Receive::End(Some(left)),
+                Err(TryRecvError::Empty) => return Receive::Go,
+                Err(TryRecvError::Disconnected) if self.is_busy() => return Receive::Go,
+                Err(TryRecvError::Disconnected) => return Receive::End(None),
             }
             self.publish();
         }

@@ -8,8 +8,11 @@ use std::{
 
 use crate::{
     Error, Finish, ModelStats,
+    backend::BlockId,
+    kv::BlockHash,
     loader::Loaded,
     models::{Capacity, Network},
+    ready::Prefixes,
     residency::Lease,
     sampler::{self, REPEAT_WINDOW},
     scheduler::{Entry, Limits, Plan, Scheduler, SequenceId},
@@ -26,6 +29,8 @@ pub(crate) struct Resident {
     facts: Arc<Loaded>,
     network: Box<dyn Network>,
     capacity: Capacity,
+    /// Blocks of before it slept.
+    prefixes: Option<Prefixes>,
     scheduler: Scheduler,
     tasks: HashMap<SequenceId, Task>,
     batch: BatchArrays,
@@ -33,6 +38,26 @@ pub(crate) struct Resident {
     prompt_tokens: u64,
     computed_tokens: u64,
     completion_tokens: u64,
+}
+
+/// What a model's cache is made of, and what is kept of an earlier one.
+#[derive(Debug, Default)]
+pub(crate) struct Cached {
+    /// Names what besides tokens decides the content of a block.
+    pub(crate) content: String,
+    /// Blocks of that content.
+    pub(crate) prefixes: Option<Prefixes>,
+}
+
+/// A model that the engine thread is done with.
+pub(crate) struct Parts {
+    /// With its cache.
+    pub(crate) network: Box<dyn Network>,
+    pub(crate) capacity: Capacity,
+    /// Blocks in the cache, those used last first.
+    pub(crate) cached: Vec<(BlockHash, BlockId)>,
+    /// Blocks of before it slept the last time.
+    pub(crate) prefixes: Option<Prefixes>,
 }
 
 /// What becomes of a sequence's results.
@@ -56,15 +81,17 @@ impl Resident {
         facts: Arc<Loaded>,
         network: Box<dyn Network>,
         capacity: Capacity,
+        cached: Cached,
         sequences_max: usize,
     ) -> Self {
         let limits =
             Limits { sequences_max, batch_tokens_max: capacity.batch_tokens_max, blocks: capacity.blocks };
         Self {
-            scheduler: Scheduler::new(limits, &facts.info.digest),
+            scheduler: Scheduler::new(limits, &cached.content),
             facts,
             network,
             capacity,
+            prefixes: cached.prefixes,
             tasks: HashMap::new(),
             batch: BatchArrays::default(),
             steps: 0,
@@ -75,13 +102,23 @@ impl Resident {
     }
 
     /// What callers know of it.
-    pub(super) fn facts(&self) -> &Arc<Loaded> {
+    pub(crate) fn facts(&self) -> &Arc<Loaded> {
         &self.facts
     }
 
-    /// The forward pass, with its buffers and whatever the cache holds.
-    pub(crate) fn into_parts(self) -> (Box<dyn Network>, Capacity) {
-        (self.network, self.capacity)
+    /// The forward pass, and what its cache holds.
+    pub(crate) fn into_parts(self) -> Parts {
+        let cached = self.scheduler.cached().collect();
+        let Self { network, capacity, prefixes, .. } = self;
+        Parts { network, capacity, cached, prefixes }
+    }
+
+    /// Ends every sequence as cancelled; what they computed stays cached.
+    pub(super) fn cancel(&mut self) {
+        for (id, task) in self.tasks.drain() {
+            self.scheduler.remove(id);
+            task.fail(&Error::Cancelled);
+        }
     }
 
     /// Queues a job's sequence.
@@ -92,6 +129,9 @@ impl Resident {
             Work::Embed(reply) => (Course::Embed { sum: vec![0.0; self.network.width()], reply }, false),
             Work::Score { score, reply } => (Course::Score { score, rows: Vec::new(), reply }, false),
         };
+        if may_reuse {
+            self.restore(&job.prompt);
+        }
         let id = self.scheduler.add(job.prompt, may_reuse);
         self.tasks
             .insert(id, Task { arrived: job.arrived, place: Some(job.place), course, _lease: job.lease });
@@ -124,14 +164,7 @@ impl Resident {
 
     /// Ends every sequence with an error.
     pub(super) fn fail(self, error: &Error) {
-        for task in self.tasks.into_values() {
-            // Whoever is gone doesn't miss the error.
-            match task.course {
-                Course::Generate(generation) => generation.finish(Err(error.clone())),
-                Course::Embed { reply, .. } => drop(reply.send(Err(error.clone()))),
-                Course::Score { reply, .. } => drop(reply.send(Err(error.clone()))),
-            }
-        }
+        self.tasks.into_values().for_each(|task| task.fail(error));
     }
 
     /// Its numbers for metrics.
@@ -148,6 +181,19 @@ impl Resident {
             computed_tokens: self.computed_tokens,
             completion_tokens: self.completion_tokens,
         }
+    }
+
+    /// Brings back what was kept of a prompt's beginning. A block that isn't as it was written is computed.
+    fn restore(&mut self, prompt: &[u32]) {
+        let Self { scheduler, network, prefixes: Some(prefixes), facts, .. } = self else { return };
+        scheduler.restore(prompt, |hash, block| {
+            let Some(bytes) = prefixes.get(hash) else { return false };
+            let written = network.write_block(block, &bytes);
+            if let Err(error) = &written {
+                tracing::warn!(model = facts.info.name, %error, "can't restore a prefix");
+            }
+            written.is_ok()
+        });
     }
 
     fn forget_abandoned(&mut self) {
@@ -265,6 +311,15 @@ impl Resident {
 }
 
 impl Task {
+    fn fail(self, error: &Error) {
+        // Whoever is gone doesn't miss the error.
+        match self.course {
+            Course::Generate(generation) => generation.finish(Err(error.clone())),
+            Course::Embed { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Course::Score { reply, .. } => drop(reply.send(Err(error.clone()))),
+        }
+    }
+
     fn is_abandoned(&self) -> bool {
         match &self.course {
             Course::Generate(generation) => generation.is_abandoned(),

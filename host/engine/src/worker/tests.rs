@@ -8,7 +8,7 @@ use std::{
 use super::*;
 use crate::{
     Completion, Finish, ModelInfo, Prompt, Request,
-    backend::Batch,
+    backend::{Batch, BlockId},
     gguf::Gguf,
     loader::Loaded,
     models::{Capacity, Network},
@@ -53,6 +53,26 @@ impl Network for Fake {
     }
 
     fn release(&mut self) {}
+
+    fn cache_layout(&self) -> Option<String> {
+        None
+    }
+
+    fn block_bytes(&self) -> usize {
+        0
+    }
+
+    fn read_block(&mut self, _: BlockId, _: &mut [u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn write_block(&mut self, _: BlockId, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn matrices(&self) -> Vec<(String, Vec<crate::ready::Part>)> {
+        Vec::new()
+    }
 
     fn width(&self) -> usize {
         4
@@ -104,7 +124,8 @@ impl World {
         let mut logits = vec![0.0; 4 * VOCABULARY];
         logits.chunks_mut(VOCABULARY).for_each(|row| row[TOKEN as usize] = 1.0);
         let capacity = Capacity { batch_tokens_max: 16, logits_rows_max: 4, blocks: 16, context_tokens: 64 };
-        let resident = Resident::new(loaded.clone(), Box::new(Fake { device, logits }), capacity, 4);
+        let resident =
+            Resident::new(loaded.clone(), Box::new(Fake { device, logits }), capacity, Cached::default(), 4);
         self.models.push(loaded);
         let (reply, _) = mpsc::sync_channel(1);
         self.commands.send(Command::Install { resident: Box::new(resident), reply }).unwrap();
@@ -155,7 +176,7 @@ async fn a_panic_in_a_step_fails_its_model_and_no_other() {
 async fn an_error_of_the_device_fails_its_model() {
     let mut world = World::new([Device::Fails]);
     let completion = world.generate(0);
-    assert!(world.worker.receive());
+    assert!(matches!(world.worker.receive(), Receive::Go));
     world.worker.step_all();
     assert_eq!(end(completion).await.unwrap_err().to_string(), "engine failed: device lost");
     let late = world.generate(0);
@@ -168,7 +189,9 @@ async fn an_error_of_the_device_fails_its_model() {
 async fn a_shutdown_cancels_what_waits() {
     let world = World::new([Device::Sound]);
     let completion = world.generate(0);
-    world.commands.send(Command::Shutdown).unwrap();
+    let (left, residents) = mpsc::channel();
+    world.commands.send(Command::Shutdown { left }).unwrap();
     world.run();
     assert!(matches!(end(completion).await, Err(Error::Cancelled)));
+    assert_eq!(residents.iter().count(), 1);
 }

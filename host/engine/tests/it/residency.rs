@@ -1,17 +1,25 @@
 //! Models that sleep, and what wakes.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
-
-use dormouse_engine::{
-    Catalog, Chunk, Config, Engine, Error, KeepAlive, Model, ModelResidency, Open, Request, Tier,
-    catalog::Digest,
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use crate::support::{continue_text, finish, model_path, run};
+use dormouse_engine::{
+    Catalog, Chunk, Config, Engine, Error, KeepAlive, Message, Model, ModelResidency, Open, Prefix, Prompt,
+    Request, Tier, catalog::Digest,
+};
+
+use crate::support::{continue_text, finish, idle_stats, model_path, run};
 
 const NAME: &str = "smollm2";
 const PROMPT: &str = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is \
                       Madrid. The capital of Portugal is Lisbon. The capital of Austria is";
+
+/// Of a block of the test model's cache: keys and values of 16 tokens, 30 layers, 3 heads of 64, bf16.
+const BLOCK_BYTES: u64 = 2 * 16 * 30 * 3 * 64 * 2;
 
 /// An engine whose catalogue has the test model, and the folder that must stay.
 fn engine(change: impl FnOnce(&mut Config)) -> (Engine, tempfile::TempDir) {
@@ -213,4 +221,147 @@ async fn a_model_wakes_before_anyone_waits_for_it() {
     engine.summon(NAME).await.unwrap();
     until(&engine, NAME, |model| model.tier == Tier::Awake).await;
     assert_eq!(engine.open(NAME).await.unwrap().woken_from(), Tier::Awake);
+}
+
+#[tokio::test]
+async fn a_model_that_was_awake_before_a_restart_wakes_from_its_ready_image() {
+    let (first, folder) = engine(|_| ());
+    let before = answer(&first.open(NAME).await.unwrap()).await;
+    sleep(&first, NAME, Tier::Disk).await;
+    stop(first).await;
+    let second = Engine::start(Config::new(folder.path())).unwrap();
+    let model = second.open(NAME).await.unwrap();
+    assert_eq!(model.woken_from(), Tier::Disk);
+    assert_eq!(answer(&model).await, before);
+}
+
+#[tokio::test]
+async fn a_ready_image_that_is_broken_is_never_used_and_made_again() {
+    let (engine, folder) = engine(|_| ());
+    let before = answer(&engine.open(NAME).await.unwrap()).await;
+    sleep(&engine, NAME, Tier::Disk).await;
+    let image = ready(folder.path(), "image");
+    let whole = fs::read(&image).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let damaged = [
+        flipped(30),
+        flipped(whole.len() / 2),
+        flipped(whole.len() - 1),
+        whole[..whole.len() / 2].to_vec(),
+        b"nonsense".to_vec(),
+        Vec::new(),
+    ];
+    for damaged in damaged {
+        // As a fault of the disk: what is mapped must not change.
+        fs::remove_file(&image).unwrap();
+        fs::write(&image, damaged).unwrap();
+        let model = engine.open(NAME).await.unwrap();
+        assert_eq!(answer(&model).await, before);
+        drop(model);
+        sleep(&engine, NAME, Tier::Disk).await;
+        assert!(fs::read(&image).unwrap() == whole, "the image was not made again");
+    }
+}
+
+#[tokio::test]
+async fn a_model_goes_to_sleep_even_where_nothing_can_be_kept_of_it() {
+    let (engine, folder) = engine(|config| config.residency.ready_bytes_max = 0);
+    let before = answer(&engine.open(NAME).await.unwrap()).await;
+    engine.sleep(NAME, Tier::Disk).await.unwrap();
+    until(&engine, NAME, |model| model.tier == Tier::Cold).await;
+    assert_eq!(fs::read_dir(folder.path().join("ready")).unwrap().count(), 0);
+    assert_eq!(answer(&engine.open(NAME).await.unwrap()).await, before);
+}
+
+#[tokio::test]
+async fn a_prefix_survives_sleep_and_restart() {
+    let (first, folder) = engine(|_| ());
+    let model = first.open(NAME).await.unwrap();
+    let request = Request { logprobs: Some(20), ..continue_text(PROMPT, 16) };
+    let before = run(&model, request.clone()).await;
+    assert_eq!(before.usage.cached_tokens, 0);
+    let full_blocks = (before.usage.prompt_tokens - 1) / 16 * 16;
+    drop(model);
+    for tier in [Tier::Memory, Tier::Disk] {
+        sleep(&first, NAME, tier).await;
+        let after = run(&first.open(NAME).await.unwrap(), request.clone()).await;
+        assert_eq!((after.usage.cached_tokens, &after.chunk), (full_blocks, &before.chunk), "from {tier}");
+        assert_eq!(
+            idle_stats(&first).await.computed_tokens as u32,
+            15 + after.usage.prompt_tokens - full_blocks
+        );
+    }
+    // This time it is awake when the engine ends.
+    stop(first).await;
+    let second = Engine::start(Config::new(folder.path())).unwrap();
+    let after = run(&second.open(NAME).await.unwrap(), request.clone()).await;
+    assert_eq!((after.usage.cached_tokens, after.chunk), (full_blocks, before.chunk));
+    second.sleep(NAME, Tier::Cold).await.unwrap();
+    until(&second, NAME, |model| model.tier == Tier::Cold).await;
+    let after = run(&second.open(NAME).await.unwrap(), request).await;
+    assert_eq!(after.usage.cached_tokens, 0, "what is cold has kept nothing");
+}
+
+#[tokio::test]
+async fn a_kept_prefix_that_is_broken_is_computed_again() {
+    let (engine, folder) = engine(|_| ());
+    let before = answer(&engine.open(NAME).await.unwrap()).await;
+    sleep(&engine, NAME, Tier::Disk).await;
+    let file = ready(folder.path(), "prefixes");
+    let whole = fs::read(&file).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    // Blocks follow the header's page.
+    let second_block = 4096 + BLOCK_BYTES as usize + 1000;
+    for (damaged, left) in [(flipped(second_block), 16), (flipped(100), 0), (whole[..9999].to_vec(), 0)] {
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, damaged).unwrap();
+        let model = engine.open(NAME).await.unwrap();
+        let request = Request { logprobs: Some(20), ..continue_text(PROMPT, 16) };
+        let after = run(&model, request).await;
+        assert_eq!(after.usage.cached_tokens, left);
+        assert!(after.chunk == before, "another text than before");
+        drop(model);
+        sleep(&engine, NAME, Tier::Disk).await;
+        assert_eq!(fs::read(&file).unwrap().len(), whole.len(), "what was computed is kept again");
+    }
+}
+
+#[tokio::test]
+async fn a_declared_prefix_is_kept_before_all_others() {
+    let (engine, _folder) = engine(|config| config.residency.prefix_bytes_max = 2 * BLOCK_BYTES);
+    let system = Message { role: "system".into(), content: PROMPT.into() };
+    let prefix = Prefix::Messages(vec![system.clone()]);
+    engine.declare_prefixes(NAME, [prefix.clone()]);
+    let model = engine.open(NAME).await.unwrap();
+    assert_eq!(model.prefill(&prefix).await.unwrap().cached_tokens, 0);
+    for other in ["One, two, three, four", "Once upon a time"] {
+        run(&model, continue_text(other, 40)).await;
+    }
+    drop(model);
+    sleep(&engine, NAME, Tier::Disk).await;
+    let user = Message { role: "user".into(), content: "And of Norway?".into() };
+    let chat = Request::new(Prompt::Messages(vec![system, user]), 4);
+    let after = run(&engine.open(NAME).await.unwrap(), chat).await;
+    assert_eq!(after.usage.cached_tokens, 32);
+}
+
+/// The only file of a kind that is kept.
+fn ready(models: &Path, kind: &str) -> PathBuf {
+    let files = fs::read_dir(models.join("ready")).unwrap().map(|file| file.unwrap().path());
+    let mut files = files.filter(|path| path.extension().is_some_and(|extension| extension == kind));
+    let file = files.next().unwrap();
+    assert!(files.next().is_none(), "one file");
+    file
+}
+
+async fn stop(engine: Engine) {
+    tokio::task::spawn_blocking(move || engine.shutdown()).await.unwrap();
 }

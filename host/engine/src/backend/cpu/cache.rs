@@ -11,6 +11,8 @@
 //! Of 64 bytes, a shift makes one vector of f32 and a mask another. Values at positions behind the last
 //! stored one are finite, as they are multiplied with weights of 0.
 
+use std::ops::Range;
+
 use super::{memory::Memory, simd::LANES, split::Split};
 use crate::{
     Error,
@@ -21,6 +23,10 @@ use crate::{
 pub(super) const HEAD_MAX: usize = 512;
 
 const _: () = assert!(BLOCK_TOKENS == LANES, "a vector of scores is one block's");
+
+/// Names what a block's bytes are. Must change whenever the same tokens give other bytes: blocks on disk of
+/// another version are computed again.
+pub(super) const LAYOUT: &str = "bf16-1";
 
 /// Keys and values of every block of a model.
 pub(crate) struct Cache {
@@ -61,6 +67,23 @@ impl Cache {
         let half = self.layout.page_bytes() / 2;
         let (keys, values) = self.memory.bytes()[start..start + 2 * half].split_at(half);
         Page { keys, values }
+    }
+
+    /// A block, all layers and heads.
+    pub(super) fn block(&self, block: BlockId) -> &[u8] {
+        &self.memory.bytes()[self.range(block)]
+    }
+
+    /// A block to be filled.
+    pub(super) fn block_mut(&mut self, block: BlockId) -> &mut [u8] {
+        let range = self.range(block);
+        &mut self.memory.bytes_mut()[range]
+    }
+
+    fn range(&self, block: BlockId) -> Range<usize> {
+        let bytes = self.layout.block_bytes();
+        let start = block.0 as usize * bytes;
+        start..start + bytes
     }
 
     /// All bytes, to be written by places.

@@ -2,7 +2,7 @@
 
 use memmap2::MmapMut;
 
-use crate::Error;
+use crate::{Error, ready::Bytes};
 
 /// Bytes on pages of their own, zero at first. Untouched pages take no memory.
 pub(super) struct Memory {
@@ -22,6 +22,11 @@ impl Memory {
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage);
         Ok(Self { pages: Some(pages) })
+    }
+
+    /// The bytes as they are now, for many to hold.
+    pub(super) fn freeze(self) -> Bytes {
+        Bytes::of_memory(self.pages)
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -24,8 +24,8 @@ mod wide;
 
 use std::{cell::Cell, sync::Arc};
 
-use super::{Activation, Backend, Batch, CacheShape, DType, HeadNorms, Heads, Norm, Rope, Tensor};
-use crate::{Error, quant::dequantize};
+use super::{Activation, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, Norm, Rope, Tensor};
+use crate::{Error, quant::dequantize, ready::Part};
 use attention::Attention;
 pub(crate) use cache::Cache;
 use linear::{Finish, Output};
@@ -152,6 +152,28 @@ impl Backend for Cpu {
         Ok(matrix)
     }
 
+    fn layout(&self) -> Option<String> {
+        Some(format!("cpu-{}", panels::LAYOUT))
+    }
+
+    fn parts(&self, matrix: &Matrix) -> Vec<Part> {
+        matrix.parts.iter().map(Panels::part).collect()
+    }
+
+    fn matrix_of(&self, parts: Vec<Part>, gated: bool) -> Result<Matrix, Error> {
+        let parts: Vec<_> = parts.into_iter().map(Panels::of_part).collect::<Result<_, _>>()?;
+        let is_even = parts.windows(2).all(|two| {
+            let alike = |panels: &Panels| (panels.rows(), panels.dtype());
+            two[0].columns() == two[1].columns() && (!gated || alike(&two[0]) == alike(&two[1]))
+        });
+        if parts.is_empty() || !is_even || gated && parts.len() != 2 {
+            return Err(Error::Invalid(format!("{} parts make no matrix", parts.len())));
+        }
+        let matrix = Matrix { parts, gated };
+        self.note(&matrix);
+        Ok(matrix)
+    }
+
     fn vector(&self, parts: &[Tensor<'_>]) -> Result<Vec<f32>, Error> {
         let mut vector = Vec::new();
         for part in parts {
@@ -170,6 +192,20 @@ impl Backend for Cpu {
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, Error> {
         Cache::new(shape)
+    }
+
+    fn cache_layout(&self) -> Option<String> {
+        Some(format!("cpu-{}-{}", cache::LAYOUT, self.isa.name()))
+    }
+
+    fn read_block(&mut self, cache: &Cache, block: BlockId, into: &mut [u8]) -> Result<(), Error> {
+        into.copy_from_slice(cache.block(block));
+        Ok(())
+    }
+
+    fn write_block(&mut self, cache: &mut Cache, block: BlockId, from: &[u8]) -> Result<(), Error> {
+        cache.block_mut(block).copy_from_slice(from);
+        Ok(())
     }
 
     fn block_bytes(&self, shape: CacheShape) -> usize {

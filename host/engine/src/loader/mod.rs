@@ -1,0 +1,460 @@
+//! The loader thread: wakes models and takes them down, one at a time, as the [`Keeper`] tells it.
+//!
+//! Mapping, repacking and giving memory back happen here, never on the engine thread or a caller's.
+
+mod prefixes;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Instant,
+};
+
+use memmap2::MmapMut;
+
+use crate::{
+    Config, Error, ModelInfo, Prefix,
+    backend::Backend,
+    catalog::Digest,
+    format::Formats,
+    gguf::Gguf,
+    kv::BlockHash,
+    models::{self, Capacity, Network},
+    ready::{self, Block, Bytes, Image, Matrices, Prefixes, Store},
+    residency::{Action, Keeper, ModelKey, Origin, Phase, Tier},
+    template::ChatTemplate,
+    tokenizer::Tokenizer,
+    worker::{Cached, Command, Parts, Resident, panic_text},
+};
+use prefixes::Choice;
+use writer::Writer;
+
+/// How often the reading of an image is told of.
+const PROGRESS_STEPS: u64 = 16;
+
+/// Identifies a load of a model. Loading it again gives another id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ModelId(u64);
+
+impl ModelId {
+    pub(crate) fn new(load: u64) -> Self {
+        Self(load)
+    }
+}
+
+/// What callers need of a loaded model; shared by every handle on it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) id: ModelId,
+    /// Under the name that it was opened by.
+    pub(crate) info: ModelInfo,
+    pub(crate) tokenizer: Tokenizer,
+    /// `None` when the file has none.
+    pub(crate) template: Option<ChatTemplate>,
+    formats: OnceLock<Result<Formats, Error>>,
+}
+
+impl Loaded {
+    pub(crate) fn new(
+        id: ModelId,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        template: Option<ChatTemplate>,
+    ) -> Self {
+        Self { id, info, tokenizer, template, formats: OnceLock::new() }
+    }
+
+    /// The tokens that prompts with this beginning begin with.
+    pub(crate) fn prefix_tokens(&self, prefix: &Prefix) -> Result<Vec<u32>, Error> {
+        match prefix {
+            Prefix::Text(text) => self.tokenizer.encode_prompt(text, false),
+            Prefix::Messages(messages) => match &self.template {
+                Some(template) => self.tokenizer.encode_prompt(&template.render(messages, &[], false)?, true),
+                None => Err(Error::Invalid(format!("model \"{}\" has no chat template", self.info.name))),
+            },
+        }
+    }
+
+    /// What compiles JSON Schemas for this model; made on first use.
+    pub(crate) fn formats(&self) -> Result<&Formats, Error> {
+        let formats = self.formats.get_or_init(|| Formats::new(&self.tokenizer));
+        formats.as_ref().map_err(Error::clone)
+    }
+}
+
+/// Which file to load.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// The catalogue's of this name.
+    Name(String),
+    /// This one, whatever the catalogue has.
+    File(PathBuf),
+}
+
+/// What the loader thread is asked to do.
+pub(crate) enum Task {
+    /// Wake a model or take one down.
+    Do(Action),
+    /// Keep what is worth it of the models that the engine thread leaves, and end.
+    Stop { left: Receiver<Box<Resident>> },
+}
+
+/// The loader thread's state.
+pub(crate) struct Loader<B> {
+    tasks: Receiver<Task>,
+    keeper: Weak<Keeper>,
+    backend: B,
+    config: Config,
+    worker: SyncSender<Command>,
+    store: Store,
+    next_id: u64,
+    /// Models in [`Tier::Memory`].
+    asleep: HashMap<ModelKey, Asleep>,
+    writer: Writer,
+}
+
+/// What is left of a model in memory.
+struct Asleep {
+    loaded: Arc<Loaded>,
+    /// Without its working buffers.
+    network: Box<dyn Network>,
+    capacity: Capacity,
+}
+
+/// A wake or a sleep under way.
+struct Move<'a> {
+    keeper: &'a Arc<Keeper>,
+    key: ModelKey,
+    from: Tier,
+    origin: Origin,
+}
+
+impl<B: Backend> Loader<B> {
+    pub(crate) fn new(
+        tasks: Receiver<Task>,
+        keeper: Weak<Keeper>,
+        backend: B,
+        config: Config,
+        worker: SyncSender<Command>,
+        store: Store,
+    ) -> Self {
+        let asleep = HashMap::new();
+        let writer = Writer::default();
+        Self { tasks, keeper, backend, config, worker, store, next_id: 0, asleep, writer }
+    }
+
+    /// The thread's body; ends when told to, or when no one can send tasks any more.
+    pub(crate) fn run(mut self) {
+        while let Ok(task) = self.tasks.recv() {
+            let Some(keeper) = self.keeper.upgrade() else { return };
+            match task {
+                Task::Do(Action::Wake { model, from }) => self.wake(&Move::new(&keeper, model, from)),
+                Task::Do(Action::Sleep { model, from, to }) => {
+                    self.sleep(&Move::new(&keeper, model, from), to);
+                }
+                Task::Do(Action::Answer { .. }) => unreachable!("the keeper answers"),
+                Task::Stop { left } => return self.end(&keeper, left),
+            }
+        }
+    }
+
+    fn end(&self, keeper: &Keeper, left: Receiver<Box<Resident>>) {
+        for resident in left {
+            let loaded = resident.facts().clone();
+            if let Some(key) = keeper.key_of(loaded.id) {
+                self.keep_prefixes(keeper, key, &loaded, &mut resident.into_parts());
+            }
+        }
+    }
+
+    fn wake(&mut self, wake: &Move<'_>) {
+        let Move { key, from, origin, .. } = wake;
+        let began = Instant::now();
+        let woken = catch_unwind(AssertUnwindSafe(|| self.make_awake(wake)));
+        let woken = woken.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
+        let took = began.elapsed();
+        match &woken {
+            Ok(_) => tracing::info!(model = %origin.source, %from, ?took, "awake"),
+            Err(error) => tracing::warn!(model = %origin.source, %from, %error, "can't wake"),
+        }
+        let asleep = self.tier_on_disk(&origin.digest);
+        wake.keeper.woke(*key, *from, woken.map_err(|error| (asleep, error)), took);
+    }
+
+    /// Makes a model's device state, and hands that to the engine thread.
+    fn make_awake(&mut self, wake: &Move<'_>) -> Result<Arc<Loaded>, Error> {
+        let Asleep { loaded, mut network, capacity } = match self.asleep.remove(&wake.key) {
+            Some(asleep) => asleep,
+            None => self.load(wake)?,
+        };
+        let bytes = loaded.info.weights_bytes;
+        wake.note(Phase::Preparing, bytes, bytes);
+        network.prepare()?;
+        let matrices = self.unwritten(&wake.origin.digest, &*network);
+        let cached = self.cached(&wake.origin, &*network);
+        let resident = Resident::new(loaded.clone(), network, capacity, cached, self.config.sequences_max);
+        let (reply, installed) = sync_channel(1);
+        let sent = self.worker.send(Command::Install { resident: Box::new(resident), reply });
+        sent.map_err(|_| Error::Cancelled)?;
+        installed.recv().map_err(|_| Error::Cancelled)?;
+        if let Some((layout, matrices)) = matrices {
+            self.writer.start(&self.store, &wake.origin.digest, layout, matrices);
+        }
+        Ok(loaded)
+    }
+
+    /// Reads a model's file, and its weights from there or from its ready image.
+    fn load(&mut self, wake: &Move<'_>) -> Result<Asleep, Error> {
+        let origin = &wake.origin;
+        let gguf = Gguf::open(&origin.path)?;
+        let (network, capacity) = match self.load_image(wake, &gguf) {
+            Some(ready) => ready,
+            None => {
+                wake.note(Phase::Packing, 0, gguf.weights_bytes());
+                models::load(&self.backend, &gguf, None, &self.config)?
+            }
+        };
+        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        if tokenizer.vocabulary() != network.vocabulary() {
+            let (tokens, rows) = (tokenizer.vocabulary(), network.vocabulary());
+            return Err(gguf.bad(format!("{tokens} tokens for {rows} embeddings")));
+        }
+        let info = ModelInfo {
+            name: origin.source.to_string(),
+            architecture: gguf.metadata().require::<&str>("general.architecture")?.to_owned(),
+            quantization: gguf.quantization().to_string(),
+            digest: origin.digest.to_string(),
+            context_length: capacity.context_tokens,
+            dimension: network.width(),
+            vocabulary: network.vocabulary(),
+            weights_bytes: gguf.weights_bytes(),
+        };
+        self.next_id += 1;
+        let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
+        let loaded = Arc::new(Loaded::new(ModelId::new(self.next_id), info, tokenizer, template));
+        Ok(Asleep { loaded, network, capacity })
+    }
+
+    /// A model on the weights of its ready image. One that is no good is removed, and made again.
+    fn load_image(&self, wake: &Move<'_>, gguf: &Gguf) -> Option<(Box<dyn Network>, Capacity)> {
+        let origin = &wake.origin;
+        let found = self.store.image(&origin.digest, &self.backend.layout()?)?;
+        let loaded = found.and_then(|image| {
+            wake.check(&image, self.config.threads)?;
+            models::load(&self.backend, gguf, Some(&image), &self.config).map_err(|error| error.to_string())
+        });
+        let reason = match loaded {
+            Ok(loaded) => return Some(loaded),
+            Err(reason) => reason,
+        };
+        tracing::warn!(model = %origin.source, reason, "the ready image can't be used and is made again");
+        if let Err(error) = self.store.remove_images(&origin.digest) {
+            tracing::warn!(model = %origin.source, %error, "can't remove the ready image");
+        }
+        None
+    }
+
+    fn sleep(&mut self, sleep: &Move<'_>, to: Tier) {
+        let Move { keeper, key, from, origin } = sleep;
+        let began = Instant::now();
+        let asleep = match from {
+            Tier::Awake => self.take_down(keeper, *key),
+            _ => self.asleep.remove(key),
+        };
+        let mut reached = to;
+        match asleep {
+            Some(asleep) if to == Tier::Memory => drop(self.asleep.insert(*key, asleep)),
+            Some(asleep) if to == Tier::Disk => reached = self.keep(origin, asleep),
+            Some(asleep) => drop(asleep),
+            // Its step failed just now, or there was nothing in memory.
+            None => reached = to.max(self.tier_on_disk(&origin.digest)),
+        }
+        if to == Tier::Cold {
+            self.discard(origin);
+        }
+        tracing::info!(model = %origin.source, %from, to = %reached, took = ?began.elapsed(), "asleep");
+        keeper.slept(*key, reached);
+    }
+
+    /// Takes an idle model from the engine thread and frees its working memory.
+    fn take_down(&self, keeper: &Keeper, key: ModelKey) -> Option<Asleep> {
+        let loaded = keeper.take_loaded(key)?;
+        let (reply, taken) = sync_channel(1);
+        // Errors mean that the engine was shut down.
+        self.worker.send(Command::Remove { model: loaded.id, reply }).ok()?;
+        let mut parts = taken.recv().ok()??.into_parts();
+        self.keep_prefixes(keeper, key, &loaded, &mut parts);
+        let Parts { mut network, capacity, .. } = parts;
+        network.release();
+        Some(Asleep { loaded, network, capacity })
+    }
+
+    /// What a model's cache is of, and what was kept of it.
+    fn cached(&self, origin: &Origin, network: &dyn Network) -> Cached {
+        let digest = &origin.digest;
+        let Some(layout) = network.cache_layout() else {
+            return Cached { content: digest.to_string(), prefixes: None };
+        };
+        let content = content(digest, &layout);
+        let root = BlockHash::root(&content);
+        let prefixes = match self.store.prefixes(digest, &layout, root, network.block_bytes()) {
+            Some(Err(reason)) => {
+                tracing::warn!(model = %origin.source, reason, "kept prefixes can't be used");
+                None
+            }
+            found => found.and_then(Result::ok),
+        };
+        Cached { content, prefixes }
+    }
+
+    /// Writes the blocks that are worth it to disk, where they aren't yet. Without them a prompt is
+    /// computed from its beginning.
+    fn keep_prefixes(&self, keeper: &Keeper, key: ModelKey, loaded: &Loaded, parts: &mut Parts) {
+        let Parts { network, cached, prefixes, .. } = parts;
+        let Some(layout) = network.cache_layout() else { return };
+        let Origin { source, digest, .. } = keeper.origin(key);
+        let root = BlockHash::root(&content(&digest, &layout));
+        let residency = &self.config.residency;
+        let now = ready::now();
+        let bounds = prefixes::Bounds {
+            blocks_max: (residency.prefix_bytes_max / network.block_bytes().max(1) as u64) as usize,
+            used_since: now.saturating_sub(residency.prefix_age_max.as_secs()),
+            now,
+        };
+        let declared = keeper.prefixes(key);
+        let declared = declared.iter().filter_map(|prefix| loaded.prefix_tokens(prefix).ok());
+        let declared: Vec<_> = declared.flat_map(|tokens| root.chain(&tokens).collect::<Vec<_>>()).collect();
+        let kept: Vec<_> = prefixes.iter().flat_map(Prefixes::blocks).collect();
+        let chosen = prefixes::choose(&declared, cached, &kept, bounds);
+        let is_new = |choice: &Choice| !kept.iter().any(|(hash, _)| *hash == choice.hash);
+        if !chosen.iter().any(is_new) {
+            return;
+        }
+        let began = Instant::now();
+        let written = collect(&mut **network, prefixes.as_ref(), &chosen)
+            .and_then(|blocks| Ok(self.store.write_prefixes(&digest, &layout, root, &blocks)?));
+        match written {
+            Ok(()) => {
+                tracing::debug!(model = %source, blocks = chosen.len(), took = ?began.elapsed(), "kept prefixes");
+            }
+            Err(error) => tracing::warn!(model = %source, %error, "can't keep prefixes"),
+        }
+    }
+
+    /// Lets go of a model in memory once its image is on disk; gives the tier that it is in then.
+    fn keep(&mut self, origin: &Origin, asleep: Asleep) -> Tier {
+        self.writer.wait();
+        if let Some((layout, matrices)) = self.unwritten(&origin.digest, &*asleep.network) {
+            self.writer.start(&self.store, &origin.digest, layout, matrices);
+            drop(asleep);
+            self.writer.wait();
+        }
+        self.tier_on_disk(&origin.digest)
+    }
+
+    /// Removes what can be made again.
+    fn discard(&mut self, origin: &Origin) {
+        self.writer.stop();
+        if let Err(error) = self.store.remove_all(&origin.digest) {
+            tracing::warn!(model = %origin.source, %error, "can't remove what is kept of it");
+        }
+    }
+
+    /// The matrices of a model and their layout, if the device has one and there is no image of it yet.
+    fn unwritten(&self, digest: &Digest, network: &dyn Network) -> Option<(String, Matrices)> {
+        let layout = self.backend.layout()?;
+        (!self.store.has_image(digest, &layout)).then(|| (layout, network.matrices()))
+    }
+
+    fn tier_on_disk(&self, digest: &Digest) -> Tier {
+        match self.backend.layout() {
+            Some(layout) if self.store.has_image(digest, &layout) => Tier::Disk,
+            _ => Tier::Cold,
+        }
+    }
+}
+
+/// Names what besides tokens decides the content of a block.
+fn content(digest: &Digest, layout: &str) -> String {
+    format!("{digest} {layout}")
+}
+
+/// The bytes of blocks, from the cache or else from where they were kept before.
+fn collect(
+    network: &mut dyn Network,
+    kept: Option<&Prefixes>,
+    chosen: &[Choice],
+) -> Result<Vec<Block>, Box<dyn std::error::Error>> {
+    let block_bytes = network.block_bytes();
+    let in_cache = chosen.iter().filter_map(|choice| choice.block);
+    let mut pages = MmapMut::map_anon((in_cache.clone().count() * block_bytes).max(1))?;
+    for (block, into) in in_cache.zip(pages.chunks_exact_mut(block_bytes)) {
+        network.read_block(block, into)?;
+    }
+    let copies = Bytes::of_memory(Some(pages));
+    let mut copied = 0;
+    let mut blocks = Vec::with_capacity(chosen.len());
+    for Choice { hash, block, used_at } in chosen {
+        let bytes = match block {
+            Some(_) => {
+                copied += block_bytes;
+                Some(copies.slice(copied - block_bytes..copied))
+            }
+            None => kept.and_then(|kept| kept.get(hash)),
+        };
+        // One that isn't as it was written any more is lost.
+        blocks.extend(bytes.map(|bytes| Block { hash: *hash, bytes, used_at: *used_at }));
+    }
+    Ok(blocks)
+}
+
+impl<'a> Move<'a> {
+    fn new(keeper: &'a Arc<Keeper>, key: ModelKey, from: Tier) -> Self {
+        Self { keeper, key, from, origin: keeper.origin(key) }
+    }
+
+    fn note(&self, phase: Phase, bytes: u64, bytes_total: u64) {
+        self.keeper.note_progress(self.key, self.from, phase, bytes, bytes_total);
+    }
+
+    /// Checks an image, and tells how far that is.
+    fn check(&self, image: &Image, threads: usize) -> Result<(), String> {
+        let total = image.len() as u64;
+        let step = total / PROGRESS_STEPS;
+        let done = AtomicU64::new(0);
+        self.note(Phase::Reading, 0, total);
+        image.check(threads, &|bytes| {
+            let before = done.fetch_add(bytes as u64, Ordering::Relaxed);
+            let now = before + bytes as u64;
+            if before.checked_div(step) != now.checked_div(step) {
+                self.note(Phase::Reading, now, total);
+            }
+        })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Do(action) => action.fmt(f),
+            Self::Stop { .. } => f.write_str("Stop"),
+        }
+    }
+}
