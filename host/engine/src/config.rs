@@ -1,6 +1,6 @@
 //! The engine's bounds.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{Error, memory};
 
@@ -12,6 +12,18 @@ pub enum Device {
     Cpu,
     /// Plain loops on one thread: slow, and what the others are compared with.
     Reference,
+}
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvType {
+    /// 16 bits each.
+    #[default]
+    Bf16,
+    /// 8 bits each, and a scale for each position of a head: half the memory, less exact, and slower where
+    /// contexts are short.
+    Q8,
 }
 
 /// Everything that limits the engine.
@@ -31,8 +43,20 @@ pub struct Config {
     pub batch_tokens_max: usize,
     /// Bytes of KV cache of one model.
     pub kv_bytes_max: usize,
+    /// How it is kept.
+    pub kv_type: KvType,
     /// Cap on the context length a model's file names, in tokens.
     pub context_tokens_max: usize,
+    /// Whether a greedy text depends on nothing but its prompt. Otherwise what one request generated may
+    /// serve another's prompt that repeats it (a chat's next turn), though a device may have rounded it
+    /// differently than it would a prompt.
+    pub deterministic: bool,
+    /// Tokens that a step may guess for a sequence from what it repeats, and check at once: the same
+    /// text in fewer steps where much is repeated. Of sequences for which nothing else is asked; 0, the
+    /// default, guesses none.
+    pub guess_tokens: usize,
+    /// The most that may be asked for.
+    pub guess_tokens_max: usize,
     /// When models sleep, and what of them is kept.
     pub residency: Residency,
 }
@@ -52,6 +76,8 @@ pub struct Residency {
     pub memory_idle: Option<Duration>,
     /// Time until its files that can be made again are removed.
     pub disk_idle: Option<Duration>,
+    /// The three times above of models by name, where they have their own.
+    pub models: BTreeMap<String, Idle>,
     /// Time that a model stays awake though another wants its room.
     pub residence_min: Duration,
     /// Time until a wake that failed is tried again; doubled with each further failure.
@@ -65,8 +91,22 @@ pub struct Residency {
     pub prefix_bytes_max: u64,
     /// Time without use after which a kept prefix is lost.
     pub prefix_age_max: Duration,
+    /// Whether a model that woke must first say what it said when it was first awake, a few tokens to the
+    /// bit; one that doesn't is made from its own file again.
+    pub probe: bool,
     /// Bytes of all ready images and kept prefixes; beyond it those that were used longest ago are removed.
     pub ready_bytes_max: u64,
+}
+
+/// When one model sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    /// Time without use until it goes from awake to memory.
+    pub awake: Option<Duration>,
+    /// Time until it goes on from memory to disk.
+    pub memory: Option<Duration>,
+    /// Time until its files that can be made again are removed.
+    pub disk: Option<Duration>,
 }
 
 /// Of the machine's memory, what models may have: the rest is for predictors and the system.
@@ -83,10 +123,12 @@ impl Residency {
             awake_idle: Some(Duration::from_secs(5 * 60)),
             memory_idle: Some(Duration::from_secs(30 * 60)),
             disk_idle: Some(Duration::from_secs(30 * 24 * 3600)),
+            models: BTreeMap::new(),
             residence_min: Duration::from_secs(1),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(60),
             ready_dir: ready_dir.into(),
+            probe: false,
             ready_bytes_max: 256 << 30,
             prefix_bytes_max: 64 << 20,
             prefix_age_max: Duration::from_secs(7 * 24 * 3600),
@@ -107,9 +149,14 @@ impl Config {
             queue_max: 1024,
             batch_tokens_max: 256,
             kv_bytes_max: 512 << 20,
+            kv_type: KvType::default(),
             context_tokens_max: 8192,
+            deterministic: true,
+            guess_tokens: 0,
+            guess_tokens_max: 16,
         }
     }
+
     /// [`Error::Invalid`] names the bound that lets nothing run.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let least = [
@@ -124,7 +171,18 @@ impl Config {
             Some((name, found, least)) => {
                 Err(Error::Invalid(format!("{name} is {found}, expected at least {least}")))
             }
-            None => Ok(()),
+            None => self.check_guesses(self.guess_tokens),
+        }
+    }
+
+    /// [`Error::Invalid`] when more guesses are asked for than this node makes.
+    pub(crate) fn check_guesses(&self, guess_tokens: usize) -> Result<(), Error> {
+        let max = self.guess_tokens_max;
+        match guess_tokens <= max {
+            true => Ok(()),
+            false => Err(Error::Invalid(format!(
+                "guess_tokens is {guess_tokens}, expected at most {max} (guess_tokens_max)"
+            ))),
         }
     }
 }

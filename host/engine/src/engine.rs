@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Catalog, Config, Device, Error, Model, ModelInfo, Prefix, Stats,
+    Caller, Catalog, Config, Device, Error, Model, ModelInfo, Prefix, Stats,
     backend::{Backend, cpu::Cpu, reference::Reference},
-    loader::{Loader, ModelId, Source, Task},
+    loader::{Loaded, Loader, ModelId, Source, Task},
     ready::Store,
     residency::{Ask, Bounds, KeepAlive, Keeper, Lease, ModelResidency, Resolver, Tier, Wish},
     worker::{Command, Job, Queue, Work, Worker},
@@ -211,16 +211,24 @@ impl Handle {
         &self.config
     }
 
+    /// Has the declared prefixes of a model written; answers how many blocks of them aren't on disk then.
+    pub(crate) async fn keep_prefixes(&self, loaded: Arc<Loaded>) -> Result<usize, Error> {
+        let (reply, kept) = oneshot::channel();
+        self.keeper.hand_over(Task::Keep { loaded, reply });
+        kept.await.unwrap_or(Err(Error::Cancelled))
+    }
+
     /// Queues a sequence of a model, which stays awake for it.
     pub(crate) fn submit(
         &self,
         model: ModelId,
         lease: Arc<Lease>,
+        caller: Caller,
         prompt: Vec<u32>,
         work: Work,
     ) -> Result<(), Error> {
         let place = self.queue.enter()?;
-        let job = Job { prompt, work, place, arrived: Instant::now(), lease: Some(lease) };
+        let job = Job { caller, prompt, work, place, arrived: Instant::now(), lease: Some(lease) };
         let sent = self.commands.try_send(Command::Submit { model, job });
         sent.map_err(|error| match error {
             TrySendError::Full(_) => {

@@ -32,6 +32,10 @@ pub enum Error {
     /// configure a larger bound.
     #[error("{0}")]
     NoMemory(String),
+    /// The system gave no memory, though the bound on models left room. Retry later, or configure a smaller
+    /// bound.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// The completion was dropped, or the engine is shutting down.
     #[error("cancelled")]
     Cancelled,
@@ -46,4 +50,11 @@ pub enum Error {
     /// The engine broke a promise of its own; the text is for the log.
     #[error("engine failed: {0}")]
     Failed(String),
+}
+
+impl Error {
+    /// What the system doesn't give.
+    pub(crate) fn no_memory_for(bytes: usize) -> Self {
+        Self::OutOfMemory(format!("the system has no memory for {bytes} bytes"))
+    }
 }

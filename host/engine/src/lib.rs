@@ -5,8 +5,9 @@
 //! its `models` forward pass on a `backend`; `tokenizer` and
 //! `template` turn text into ids; [`Model::generate`] hands a [`Request`] to the engine thread
 //! (`worker`); the `scheduler` puts its sequence into a batch and gives it blocks of the `kv` cache; the
-//! forward pass runs; the `sampler` picks the next id, within a `format` if one is asked for; `stream`
-//! holds back what may become a stop string; and a [`Completion`] gives the text to the caller.
+//! forward pass runs; the `sampler` picks the next id, within a `format` if one is asked for, which works
+//! out beside the pass what may come next; `stream` holds back what may become a stop string; and a
+//! [`Completion`] gives the text to the caller.
 
 #![deny(unsafe_code)]
 
@@ -42,10 +43,12 @@ mod worker;
 pub use backend::cpu::measure;
 pub use catalog::Catalog;
 pub use completion::Completion;
-pub use config::{Config, Device, Residency};
+pub use config::{Config, Device, Idle, KvType, Residency};
 pub use engine::{Engine, Open};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
-pub use request::{Chunk, Finish, Message, Prefix, Prompt, Request, Sampling, TokenLogprob, Usage};
+pub use request::{
+    Caller, Chunk, Finish, Message, Pooling, Prefix, Priority, Prompt, Request, Sampling, TokenLogprob, Usage,
+};
 pub use residency::{KeepAlive, ModelResidency, Phase, Progress, Tier};
 pub use stats::{ModelStats, Stats};

@@ -6,9 +6,11 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::{
-    Completion, Error, Message, Prefix, Prompt, Request, Usage,
+    Caller, Completion, Error, Message, Pooling, Prefix, Prompt, Request, Usage,
+    backend::BLOCK_TOKENS,
     engine::Handle,
     loader::Loaded,
+    models,
     residency::{Lease, Opened, Tier},
     template::ChatTemplate,
     worker::{Generation, Score, Work},
@@ -43,6 +45,8 @@ pub struct Model {
     loaded: Arc<Loaded>,
     lease: Arc<Lease>,
     info: Arc<ModelInfo>,
+    caller: Caller,
+    pooling: Option<Pooling>,
     from: Tier,
     wake: Duration,
 }
@@ -51,7 +55,18 @@ impl Model {
     pub(crate) fn new(handle: Arc<Handle>, opened: Opened, name: String, wake: Duration) -> Self {
         let Opened { loaded, lease, from } = opened;
         let info = Arc::new(ModelInfo { name, ..loaded.info.clone() });
-        Self { handle, loaded, lease: Arc::new(lease), info, from, wake }
+        let (caller, pooling) = (Caller::default(), None);
+        Self { handle, loaded, lease: Arc::new(lease), info, caller, pooling, from, wake }
+    }
+
+    /// The same model, whose work counts as a caller's.
+    pub fn on_behalf_of(self, caller: Caller) -> Self {
+        Self { caller, ..self }
+    }
+
+    /// The same model, whose embeddings are pooled otherwise than its file says.
+    pub fn pooled(self, pooling: Pooling) -> Self {
+        Self { pooling: Some(pooling), ..self }
     }
 
     /// What the model is.
@@ -117,6 +132,10 @@ impl Model {
     /// [`Error::Overloaded`] the bound that is met.
     pub fn generate(&self, request: Request) -> Result<Completion, Error> {
         request.check()?;
+        let config = self.handle.config();
+        let guess_tokens = request.guess_tokens.or(self.caller.guess_tokens).unwrap_or(config.guess_tokens);
+        config.check_guesses(guess_tokens)?;
+        self.check_generates()?;
         let prompt = self.prompt_tokens(&request.prompt)?;
         self.check_length(prompt.len(), request.max_tokens)?;
         let format = match &request.format {
@@ -124,7 +143,8 @@ impl Model {
             None => None,
         };
         let (writer, completion) = Completion::new();
-        let generation = Generation::new(request, prompt.len(), format, self.wake, writer);
+        let request = Request { guess_tokens: Some(guess_tokens), ..request };
+        let generation = Generation::new(request, prompt.len(), format, (self.from, self.wake), writer);
         self.submit(prompt, Work::Generate(Box::new(generation)))?;
         Ok(completion)
     }
@@ -140,7 +160,32 @@ impl Model {
         Ok(completion.usage())
     }
 
-    /// Unit-length mean-pooled embeddings, one for each input. Dropping the future cancels.
+    /// The number of a prefix's tokens.
+    ///
+    /// # Errors
+    /// Those for which [`Model::prefill`] could never compute it.
+    pub fn check_prefix(&self, prefix: &Prefix) -> Result<usize, Error> {
+        let tokens = self.loaded.prefix_tokens(prefix)?;
+        self.check_generates()?;
+        self.check_prompt(&tokens)?;
+        self.check_length(tokens.len(), 1)?;
+        Ok(tokens.len())
+    }
+
+    /// Writes what [`Engine::declare_prefixes`](crate::Engine::declare_prefixes) named of the model and
+    /// [`Model::prefill`] computed to disk; when this returns it survives a crash. Gives the tokens that
+    /// are not there, as the cache or its bound on disk was too small for them. Dropping the future doesn't
+    /// stop it.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it can't be written.
+    pub async fn keep_prefixes(&self) -> Result<usize, Error> {
+        let missing = self.handle.keep_prefixes(self.loaded.clone()).await?;
+        Ok(missing * BLOCK_TOKENS)
+    }
+
+    /// Unit-length embeddings, one for each input, pooled as the model's file says (the mean if it doesn't)
+    /// or as [`Model::pooled`] does. Dropping the future cancels.
     ///
     /// # Errors
     /// As [`Model::generate`]; the first that an input meets.
@@ -189,11 +234,8 @@ impl Model {
         self.loaded.template.as_ref().ok_or_else(missing)
     }
 
-    fn submit(&self, tokens: Vec<u32>, work: Work) -> Result<(), Error> {
-        self.handle.submit(self.loaded.id, self.lease.clone(), tokens, work)
-    }
-
     async fn run_score(&self, tokens: Vec<u32>, score: Score) -> Result<Vec<Vec<(u32, f32)>>, Error> {
+        self.check_generates()?;
         self.check_prompt(&tokens)?;
         self.check_length(tokens.len(), 0)?;
         let (reply, scores) = oneshot::channel();
@@ -205,8 +247,12 @@ impl Model {
         self.check_prompt(&tokens)?;
         self.check_length(tokens.len(), 0)?;
         let (reply, embedding) = oneshot::channel();
-        self.submit(tokens, Work::Embed(reply))?;
+        self.submit(tokens, Work::Embed { pooling: self.pooling, reply })?;
         Ok(embedding)
+    }
+
+    fn submit(&self, prompt: Vec<u32>, work: Work) -> Result<(), Error> {
+        self.handle.submit(self.loaded.id, self.lease.clone(), self.caller.clone(), prompt, work)
     }
 
     /// The tokens of a prompt as [`Model::generate`] sees them, those that the model wants first
@@ -233,6 +279,16 @@ impl Model {
             return Err(Error::Invalid("prompt has no tokens".into()));
         }
         self.check_vocabulary(tokens)
+    }
+
+    fn check_generates(&self) -> Result<(), Error> {
+        let ModelInfo { name, architecture, .. } = &*self.info;
+        match models::generates(architecture) {
+            true => Ok(()),
+            false => Err(Error::Invalid(format!(
+                "model \"{name}\" ({architecture}) embeds texts, it doesn't continue them"
+            ))),
+        }
     }
 
     fn check_vocabulary(&self, tokens: &[u32]) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! What a caller asks of a model and what it gets back. Mirrors `wit/predictor.wit`, interface `llm`.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use crate::Error;
+use crate::{Error, Tier};
 
 /// The most stop strings of a request.
 const STOPS_MAX: usize = 16;
@@ -16,6 +16,50 @@ pub struct Message {
     pub role: String,
     /// The text of the turn.
     pub content: String,
+}
+
+/// What goes first when not all can run at once.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Before all others, in whose place it may run.
+    High,
+    /// Before what can wait.
+    #[default]
+    Normal,
+    /// When nothing else wants to run.
+    Low,
+}
+
+/// Whom the engine works for. Callers of one name share what they get with those of other names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// A function's name.
+    pub name: Arc<str>,
+    /// What its sequences go before.
+    pub priority: Priority,
+    /// [`Request::guess_tokens`] of its requests that don't say.
+    pub guess_tokens: Option<usize>,
+}
+
+impl Default for Caller {
+    /// No one in particular.
+    fn default() -> Self {
+        Self { name: Arc::from(""), priority: Priority::default(), guess_tokens: None }
+    }
+}
+
+/// How hidden states become one embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's.
+    First,
+    /// The last token's.
+    Last,
 }
 
 /// What a completion continues.
@@ -82,6 +126,10 @@ pub struct Request {
     pub logprobs: Option<u8>,
     /// Name of a LoRA adapter.
     pub adapter: Option<String>,
+    /// Tokens that a step may guess from what the text repeats, and check at once, at most
+    /// [`Config::guess_tokens_max`](crate::Config): the same text in fewer steps where much is repeated. 0
+    /// guesses none; `None` takes the caller's wish, then the engine's.
+    pub guess_tokens: Option<usize>,
 }
 
 impl Request {
@@ -95,6 +143,7 @@ impl Request {
             format: None,
             logprobs: None,
             adapter: None,
+            guess_tokens: None,
         }
     }
 
@@ -179,6 +228,8 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Waiting for the model to be loaded or woken.
     pub wake: Duration,
+    /// The tier that it was woken from; [`Tier::Awake`] when it was that.
+    pub woken_from: Tier,
     /// Waiting for a place in a batch.
     pub queue: Duration,
     /// From the first prefill step to the first token.

@@ -1,10 +1,14 @@
 //! Numbers for metrics.
 
+use std::time::Duration;
+
 /// What the engine is doing, as of the last step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// One for each loaded model.
     pub models: Vec<ModelStats>,
+    /// Time in steps of all models since the engine started.
+    pub device: Duration,
 }
 
 /// What a model is doing.
@@ -29,4 +33,8 @@ pub struct ModelStats {
     pub computed_tokens: u64,
     /// Tokens generated since it was loaded.
     pub completion_tokens: u64,
+    /// Time of computing which tokens a format allows next, since it was loaded.
+    pub mask: Duration,
+    /// Of that, what the engine thread waited for or did itself; the rest went by beside steps.
+    pub mask_wait: Duration,
 }

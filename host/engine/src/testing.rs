@@ -1,6 +1,10 @@
 //! What tests share.
 
-use std::path::PathBuf;
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    path::PathBuf,
+};
 
 use proptest::{
     prelude::*,
@@ -8,21 +12,23 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 
-/// The file of SmolLM2-135M-Instruct, Q4_1. Fails where it is missing: a test that needs the model
-/// doesn't pass without it.
+/// The file of SmolLM2-135M-Instruct, Q4_1.
 pub(crate) fn model() -> PathBuf {
-    let cache = || match std::env::var_os("XDG_CACHE_HOME") {
+    match std::env::var_os("DORMOUSE_TEST_MODEL") {
+        Some(path) => path.into(),
+        None => cached("SmolLM2-135M-Instruct.Q4_1.gguf"),
+    }
+}
+
+/// A file that `make test` fetches. Fails where it is missing: a test that needs a model doesn't pass
+/// without it.
+pub(crate) fn cached(name: &str) -> PathBuf {
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
     };
-    let path = std::env::var_os("DORMOUSE_TEST_MODEL")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| cache().join("dormouse/SmolLM2-135M-Instruct.Q4_1.gguf"));
-    assert!(
-        path.is_file(),
-        "no test model at {}: run `make test`, or set DORMOUSE_TEST_MODEL",
-        path.display()
-    );
+    let path = cache.join("dormouse").join(name);
+    assert!(path.is_file(), "no test model at {}: run `make test`", path.display());
     path
 }
 
@@ -144,4 +150,40 @@ pub(crate) fn mutated(file: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
         mutations.iter().for_each(|mutation| mutation.apply(&mut file));
         file
     })
+}
+
+/// The system's allocator, which counts.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread has allocated so far.
+pub(crate) fn allocations() -> u64 {
+    ALLOCATIONS.get()
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe to write")]
+// SAFETY: every call is the system allocator's own, whose contract is the caller's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(at, layout, size) }
+    }
 }

@@ -17,7 +17,7 @@ use std::ops::Range;
 
 pub(crate) use crate::{gguf::Tensor, quant::DType};
 
-use crate::{Error, ready::Part};
+use crate::{Error, KvType, ready::Part};
 
 /// Positions that one KV block holds.
 pub(crate) const BLOCK_TOKENS: usize = 16;
@@ -37,6 +37,34 @@ pub(crate) struct Batch<'a> {
     pub(crate) spans: &'a [Span],
     /// Block tables of all sequences, concatenated.
     pub(crate) blocks: &'a [BlockId],
+    /// Rows of generated tokens, which come first; the others are of prompts.
+    pub(crate) generated: usize,
+}
+
+impl Batch<'_> {
+    /// How many rows of each kind there are.
+    pub(crate) fn rows(&self) -> StepRows {
+        StepRows { generated: self.generated, prompt: self.tokens.len() - self.generated }
+    }
+}
+
+/// Rows of a step by what they belong to, generated ones first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct StepRows {
+    pub(crate) generated: usize,
+    pub(crate) prompt: usize,
+}
+
+impl StepRows {
+    /// Rows of generated tokens alone.
+    pub(crate) fn generated(rows: usize) -> Self {
+        Self { generated: rows, prompt: 0 }
+    }
+
+    /// All rows.
+    pub(crate) fn total(self) -> usize {
+        self.generated + self.prompt
+    }
 }
 
 /// One sequence's part of a [`Batch`]. Its rows have consecutive positions; positions before the
@@ -62,6 +90,8 @@ pub(crate) struct Heads {
     pub(crate) scale: f32,
     /// Positions a query sees, itself included; `None` sees all (sliding window attention).
     pub(crate) window: Option<usize>,
+    /// Whether a query sees no later position than its own; otherwise it sees all of its sequence.
+    pub(crate) causal: bool,
 }
 
 /// RMSNorm: `x[t,k] * gain[k] / sqrt(mean_k(x[t,k]^2) + epsilon)`.
@@ -91,13 +121,25 @@ pub(crate) struct Rope {
     pub(crate) frequencies: Vec<f32>,
 }
 
-/// Activation of a gated feed-forward layer.
+/// LayerNorm: `(x[t,k] - mean) * gain[k] / sqrt(variance + epsilon) + bias[k]` over a row.
+pub(crate) struct LayerNorm<'a, V> {
+    /// `[K]`.
+    pub(crate) gain: &'a V,
+    /// `[K]`.
+    pub(crate) bias: &'a V,
+    /// Added under the root.
+    pub(crate) epsilon: f32,
+}
+
+/// Activation of a feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// tanh approximation of GELU.
     Gelu,
+    /// GELU: `x/2 * (1 + erf(x / sqrt(2)))`, within 1e-6.
+    GeluErf,
 }
 
 /// How much KV cache to make.
@@ -111,6 +153,8 @@ pub(crate) struct CacheShape {
     pub(crate) head_size: usize,
     /// Blocks of [`BLOCK_TOKENS`] positions.
     pub(crate) blocks: usize,
+    /// How keys and values are kept; a device may keep more than it is asked to.
+    pub(crate) kv_type: KvType,
 }
 
 /// RMSNorm of each query and each key head (over its `D` elements) before rotation, as Qwen 3 and
@@ -137,7 +181,8 @@ pub(crate) struct HeadNorms<'a, V> {
 ///
 /// Every row's result is the same whatever the other rows are (batch invariance): each dot product
 /// is summed in one order for every `T`, and attention over a context doesn't depend on how the
-/// prompt was cut into steps.
+/// prompt was cut into steps. A device may round differently in the rows of a prompt than in generated
+/// ones, of which there are few at a time; so a token's kind is for good.
 pub(crate) trait Backend: Clone + Send + 'static {
     /// Weights `[N, K]` in a layout of the device's own, in their quantised form.
     type Matrix: Send;
@@ -176,7 +221,7 @@ pub(crate) trait Backend: Clone + Send + 'static {
     fn cache(&self, shape: CacheShape) -> Result<Self::Cache, Error>;
     /// Names the way that keys and values are computed and lie in memory, as [`Backend::layout`] does for
     /// weights; `None` if blocks can't be taken out.
-    fn cache_layout(&self) -> Option<String> {
+    fn cache_layout(&self, _kv_type: KvType) -> Option<String> {
         None
     }
     /// Copies a block of a cache, as many bytes as [`Backend::block_bytes`] says.
@@ -193,12 +238,15 @@ pub(crate) trait Backend: Clone + Send + 'static {
     /// `x[t,:] = scale * table[tokens[t],:]`.
     fn embed(&mut self, tokens: &[u32], table: &Self::Matrix, scale: f32, x: &mut Self::Buffer);
 
-    /// `y[t,n] = sum_k norm(x)[t,k] * w[n,k] + bias[n]` for `t < rows`.
+    /// `x[t,:] += table[indices[t],:]`.
+    fn embed_add(&mut self, indices: &[u32], table: &Self::Matrix, x: &mut Self::Buffer);
+
+    /// `y[t,n] = sum_k norm(x)[t,k] * w[n,k] + bias[n]` for `t < rows`; without a norm, `x` as it is.
     fn norm_linear(
         &mut self,
-        rows: usize,
+        rows: StepRows,
         x: &Self::Buffer,
-        norm: Norm<'_, Self::Vector>,
+        norm: Option<Norm<'_, Self::Vector>>,
         w: &Self::Matrix,
         bias: Option<&Self::Vector>,
         y: &mut Self::Buffer,
@@ -231,14 +279,15 @@ pub(crate) trait Backend: Clone + Send + 'static {
     );
 
     /// `x[t,n] += sum_k a[t,k] * w[n,k]` for `t < rows`.
-    fn linear_add(&mut self, rows: usize, a: &Self::Buffer, w: &Self::Matrix, x: &mut Self::Buffer);
+    fn linear_add(&mut self, rows: StepRows, a: &Self::Buffer, w: &Self::Matrix, x: &mut Self::Buffer);
 
-    /// `h[t,n] = act(sum_k norm(x)[t,k] * gate[n,k]) * sum_k norm(x)[t,k] * up[n,k]`.
+    /// `h[t,n] = act(sum_k norm(x)[t,k] * gate[n,k]) * sum_k norm(x)[t,k] * up[n,k]`; without a norm, `x` as
+    /// it is.
     fn norm_gated_linear(
         &mut self,
-        rows: usize,
+        rows: StepRows,
         x: &Self::Buffer,
-        norm: Norm<'_, Self::Vector>,
+        norm: Option<Norm<'_, Self::Vector>>,
         gate_up: &Self::Matrix,
         activation: Activation,
         h: &mut Self::Buffer,
@@ -257,6 +306,21 @@ pub(crate) trait Backend: Clone + Send + 'static {
 
     /// `y[t,:] = norm(x)[t,:]` for `t < rows`: hidden states for embeddings.
     fn norm(&mut self, rows: usize, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, y: &mut Self::Buffer);
+
+    /// `x[t,:] += norm(y)[t,:]` for `t < rows`.
+    fn norm_add(&mut self, rows: usize, y: &Self::Buffer, norm: Norm<'_, Self::Vector>, x: &mut Self::Buffer);
+
+    /// `x[t,:] = norm(x + y)[t,:]` for `t < rows`; without `y`, `norm(x)`.
+    fn add_layer_norm(
+        &mut self,
+        rows: usize,
+        y: Option<&Self::Buffer>,
+        norm: LayerNorm<'_, Self::Vector>,
+        x: &mut Self::Buffer,
+    );
+
+    /// `x[t,:] = act(x[t,:])` for `t < rows`.
+    fn activate(&mut self, rows: usize, activation: Activation, x: &mut Self::Buffer);
 
     /// The first `rows` rows of a buffer, once everything before has run. A failure of the device
     /// shows here.

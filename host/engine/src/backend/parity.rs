@@ -5,10 +5,10 @@
 //! `parity_suite!` instantiates it for a list of backends of one type.
 
 use super::{
-    Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, Norm, Rope,
-    RopePairs, Span, Tensor, reference::Reference,
+    Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, LayerNorm, Norm,
+    Rope, RopePairs, Span, StepRows, Tensor, reference::Reference,
 };
-use crate::quant::quantize::quantize;
+use crate::{KvType, quant::quantize::quantize};
 
 /// Instantiates the suite in a module `$name` for the backends that `$backends` lists with names.
 macro_rules! parity_suite {
@@ -25,6 +25,9 @@ macro_rules! parity_suite {
                 a_gated_layer_may_mix_formats,
                 logits_are_those_of_the_rows_asked_for,
                 a_norm_alone_is_the_references,
+                rows_without_a_norm_are_multiplied_as_they_are,
+                what_follows_a_layer_is_the_references,
+                rows_of_a_table_are_added,
                 attention_is_the_references_for_every_shape,
                 a_row_has_the_same_bits_in_every_batch,
                 attention_has_the_same_bits_however_a_prompt_is_cut,
@@ -47,7 +50,8 @@ macro_rules! parity_suite {
 
 parity_suite!(cpu, cpu_backends());
 
-/// What the kernels promise: integers and f32 sums in one order, whatever the instructions are.
+/// What the kernels promise: integers and f32 sums in one order, whatever the instructions are. (A matrix
+/// unit takes the rows of prompts in its own way.)
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     let mut backends = cpu_backends().into_iter();
@@ -55,7 +59,8 @@ fn every_instruction_set_gives_the_same_bits() {
     for (name, mut found) in backends {
         for dtype in DType::ALL {
             let parts = [Owned::noise(dtype, 53, 512, 31)];
-            let same = linear(&mut found, &parts, 37, true) == linear(&mut expected, &parts, 37, true);
+            let rows = StepRows::generated(37);
+            let same = linear(&mut found, &parts, rows, true) == linear(&mut expected, &parts, rows, true);
             assert!(same, "{dtype} on {name} and {first}");
         }
         for size in [16, 48, 64, 128] {
@@ -183,15 +188,22 @@ fn embedded<B: Backend>(backend: &mut B, table: &Owned, tokens: &[u32]) -> Vec<f
     read(backend, &x, tokens.len())
 }
 
+/// Rows of one kind and of the other.
+fn kinds(rows: usize) -> [StepRows; 2] {
+    [StepRows::generated(rows), StepRows { generated: 0, prompt: rows }]
+}
+
 /// `norm_linear` of noise.
-fn linear<B: Backend>(backend: &mut B, parts: &[Owned], rows: usize, bias: bool) -> Vec<f32> {
+fn linear<B: Backend>(backend: &mut B, parts: &[Owned], counts: StepRows, bias: bool) -> Vec<f32> {
+    let rows = counts.total();
     let (columns, features) = (parts[0].columns, parts.iter().map(|part| part.rows).sum());
     let w = backend.matrix(&parts.iter().map(Owned::tensor).collect::<Vec<_>>()).unwrap();
     let x = filled(backend, rows, columns, &noise(rows * columns, 2));
     let gain = vector(backend, &noise(columns, 3));
     let bias = bias.then(|| vector(backend, &noise(features, 4)));
     let mut y = backend.buffer(rows, features).unwrap();
-    backend.norm_linear(rows, &x, Norm { gain: &gain, epsilon: 1e-5 }, &w, bias.as_ref(), &mut y);
+    let norm = Some(Norm { gain: &gain, epsilon: 1e-5 });
+    backend.norm_linear(counts, &x, norm, &w, bias.as_ref(), &mut y);
     read(backend, &y, rows)
 }
 
@@ -200,10 +212,12 @@ fn a_linear_layer_is_the_references_for_every_format_and_size<B: Backend>(mut ba
         for &columns in widths(dtype) {
             for (rows, features) in ROWS.into_iter().zip(FEATURES.into_iter().cycle()) {
                 let parts = [Owned::noise(dtype, features, columns, 5)];
-                let (found, expected) =
-                    (linear(&mut backend, &parts, rows, false), linear(&mut Reference, &parts, rows, false));
-                let what = format!("{dtype}, {rows} rows of {columns}, {features} features");
-                check(&found, &expected, tolerance(dtype, columns, 1.8), &what);
+                for counts in kinds(rows) {
+                    let found = linear(&mut backend, &parts, counts, false);
+                    let expected = linear(&mut Reference, &parts, counts, false);
+                    let what = format!("{dtype}, {counts:?} of {columns}, {features} features");
+                    check(&found, &expected, tolerance(dtype, columns, 1.8), &what);
+                }
             }
         }
     }
@@ -219,27 +233,30 @@ fn stacked_tensors_may_differ_in_format_and_have_a_bias<B: Backend>(mut backend:
     for stack in stacks {
         let part = |&(dtype, rows): &(DType, usize)| Owned::noise(dtype, rows, 512, rows as u64);
         let parts: Vec<Owned> = stack.iter().map(part).collect();
-        for rows in [1, 6] {
-            let (found, expected) =
-                (linear(&mut backend, &parts, rows, true), linear(&mut Reference, &parts, rows, true));
-            check(&found, &expected, tolerance(DType::Q4_K, 512, 1.8), &format!("{stack:?}, {rows} rows"));
+        for counts in [kinds(1), kinds(6), [StepRows { generated: 2, prompt: 3 }; 2]].concat() {
+            let found = linear(&mut backend, &parts, counts, true);
+            let expected = linear(&mut Reference, &parts, counts, true);
+            check(&found, &expected, tolerance(DType::Q4_K, 512, 1.8), &format!("{stack:?}, {counts:?}"));
         }
     }
 }
 
 fn a_residual_layer_adds_to_what_is_there<B: Backend>(mut backend: B) {
-    fn added<B: Backend>(backend: &mut B, w: &Owned, rows: usize) -> Vec<f32> {
+    fn added<B: Backend>(backend: &mut B, w: &Owned, counts: StepRows) -> Vec<f32> {
+        let rows = counts.total();
         let a = filled(backend, rows, w.columns, &noise(rows * w.columns, 6));
         let mut x = filled(backend, rows, w.rows, &noise(rows * w.rows, 7));
         let w = backend.matrix(&[w.tensor()]).unwrap();
-        backend.linear_add(rows, &a, &w, &mut x);
+        backend.linear_add(counts, &a, &w, &mut x);
         read(backend, &x, rows)
     }
     for dtype in DType::ALL {
         for (rows, features) in [(1, 17), (3, 33), (12, 64)] {
             let w = Owned::noise(dtype, features, 256, 8);
-            let (found, expected) = (added(&mut backend, &w, rows), added(&mut Reference, &w, rows));
-            check(&found, &expected, tolerance(dtype, 256, 1.0), &format!("{dtype}, {rows} rows"));
+            for counts in kinds(rows) {
+                let (found, expected) = (added(&mut backend, &w, counts), added(&mut Reference, &w, counts));
+                check(&found, &expected, tolerance(dtype, 256, 1.0), &format!("{dtype}, {counts:?}"));
+            }
         }
     }
 }
@@ -248,31 +265,35 @@ fn a_residual_layer_adds_to_what_is_there<B: Backend>(mut backend: B) {
 fn gated<B: Backend>(
     backend: &mut B,
     [gate, up]: &[Owned; 2],
-    rows: usize,
+    counts: StepRows,
     activation: Activation,
 ) -> Vec<f32> {
+    let rows = counts.total();
     let x = filled(backend, rows, gate.columns, &noise(rows * gate.columns, 9));
     let gain = vector(backend, &vec![0.1; gate.columns]);
     let w = backend.gated_matrix(&gate.tensor(), &up.tensor()).unwrap();
     let mut h = backend.buffer(rows, gate.rows).unwrap();
-    backend.norm_gated_linear(rows, &x, Norm { gain: &gain, epsilon: 1e-6 }, &w, activation, &mut h);
+    let norm = Some(Norm { gain: &gain, epsilon: 1e-6 });
+    backend.norm_gated_linear(counts, &x, norm, &w, activation, &mut h);
     read(backend, &h, rows)
 }
 
 fn check_gated<B: Backend>(backend: &mut B, pair: &[Owned; 2], rows: usize, activation: Activation) {
-    let (found, expected) =
-        (gated(backend, pair, rows, activation), gated(&mut Reference, pair, rows, activation));
-    // Each factor is off by a sum's tolerance; neither is above 6 for these values.
-    let of_sum = pair.iter().map(|part| tolerance(part.dtype, part.columns, 0.2)).fold(0.0, f32::max);
-    let what = format!("{} and {}, {rows} rows, {activation:?}", pair[0].dtype, pair[1].dtype);
-    check(&found, &expected, 12.0 * of_sum, &what);
+    for counts in kinds(rows) {
+        let found = gated(backend, pair, counts, activation);
+        let expected = gated(&mut Reference, pair, counts, activation);
+        // Each factor is off by a sum's tolerance; neither is above 6 for these values.
+        let of_sum = pair.iter().map(|part| tolerance(part.dtype, part.columns, 0.2)).fold(0.0, f32::max);
+        let what = format!("{} and {}, {counts:?}, {activation:?}", pair[0].dtype, pair[1].dtype);
+        check(&found, &expected, 12.0 * of_sum, &what);
+    }
 }
 
 fn a_gated_layer_is_the_references_for_every_format<B: Backend>(mut backend: B) {
     for dtype in DType::ALL {
         for (rows, features) in [(1, 33), (2, 16), (5, 7), (8, 48), (11, 17)] {
             let pair = [10, 11].map(|seed| Owned::noise(dtype, features, 256, seed));
-            for activation in [Activation::Silu, Activation::Gelu] {
+            for activation in [Activation::Silu, Activation::Gelu, Activation::GeluErf] {
                 check_gated(&mut backend, &pair, rows, activation);
             }
         }
@@ -314,11 +335,64 @@ fn a_norm_alone_is_the_references<B: Backend>(mut backend: B) {
     }
 }
 
+fn rows_without_a_norm_are_multiplied_as_they_are<B: Backend>(mut backend: B) {
+    fn products<B: Backend>(backend: &mut B, w: &Owned, rows: usize) -> Vec<f32> {
+        let x = filled(backend, rows, w.columns, &noise(rows * w.columns, 32));
+        let matrix = backend.matrix(&[w.tensor()]).unwrap();
+        let mut y = backend.buffer(rows, w.rows).unwrap();
+        backend.norm_linear(StepRows::generated(rows), &x, None, &matrix, None, &mut y);
+        let gate_up = backend.gated_matrix(&w.tensor(), &w.tensor()).unwrap();
+        let mut h = backend.buffer(rows, w.rows).unwrap();
+        backend.norm_gated_linear(StepRows::generated(rows), &x, None, &gate_up, Activation::Silu, &mut h);
+        [read(backend, &y, rows), read(backend, &h, rows)].concat()
+    }
+    for dtype in [DType::F16, DType::Q4_1] {
+        let w = Owned::noise(dtype, 33, 64, 33);
+        let (found, expected) = (products(&mut backend, &w, 5), products(&mut Reference, &w, 5));
+        // A gated value is off by a sum's tolerance times a sum, below 6 for these values.
+        check(&found, &expected, 12.0 * tolerance(dtype, 64, 1.0), &format!("{dtype}"));
+    }
+}
+
+/// The operations on rows that stand between the matrices of some architectures.
+fn what_follows_a_layer_is_the_references<B: Backend>(mut backend: B) {
+    fn followed<B: Backend>(backend: &mut B, columns: usize) -> [Vec<f32>; 3] {
+        let y = filled(backend, 5, columns, &noise(5 * columns, 34));
+        let (gain, bias) = (vector(backend, &noise(columns, 35)), vector(backend, &noise(columns, 36)));
+        let mut x = filled(backend, 5, columns, &noise(5 * columns, 37));
+        backend.norm_add(4, &y, Norm { gain: &gain, epsilon: 1e-5 }, &mut x);
+        let added = read(backend, &x, 5);
+        backend.add_layer_norm(4, Some(&y), LayerNorm { gain: &gain, bias: &bias, epsilon: 1e-5 }, &mut x);
+        backend.add_layer_norm(2, None, LayerNorm { gain: &gain, bias: &bias, epsilon: 1e-5 }, &mut x);
+        let normalized = read(backend, &x, 5);
+        backend.activate(4, Activation::GeluErf, &mut x);
+        [added, normalized, read(backend, &x, 5)]
+    }
+    for columns in [15, 16, 17, 384] {
+        let (found, expected) = (followed(&mut backend, columns), followed(&mut Reference, columns));
+        for (found, expected) in found.iter().zip(&expected) {
+            check(found, expected, 2e-5, &format!("{columns} columns"));
+        }
+    }
+}
+
+fn rows_of_a_table_are_added<B: Backend>(mut backend: B) {
+    fn added<B: Backend>(backend: &mut B) -> Vec<f32> {
+        let table = backend.matrix(&[Owned::noise(DType::F16, 9, 40, 38).tensor()]).unwrap();
+        let mut x = filled(backend, 3, 40, &noise(120, 39));
+        backend.embed_add(&[8, 0], &table, &mut x);
+        read(backend, &x, 3)
+    }
+    let (found, expected) = (added(&mut backend), added(&mut Reference));
+    check(&found, &expected, 1e-6, "rows of a table");
+}
+
 /// Sequences whose prompts are given to a backend in steps.
 struct Conversation {
     heads: Heads,
     rope: Rope,
     norms: bool,
+    kv_type: KvType,
     /// For each step the rows of each sequence; sequences keep their place.
     steps: Vec<Vec<usize>>,
 }
@@ -330,7 +404,13 @@ impl Conversation {
     fn new(heads: Heads, steps: &[&[usize]]) -> Self {
         let frequencies = (0..heads.size / 2).map(|i| 0.7f32.powi(i as i32)).collect();
         let rope = Rope { pairs: RopePairs::Adjacent, frequencies };
-        Self { heads, rope, norms: false, steps: steps.iter().map(|step| step.to_vec()).collect() }
+        Self {
+            heads,
+            rope,
+            norms: false,
+            kv_type: KvType::Bf16,
+            steps: steps.iter().map(|step| step.to_vec()).collect(),
+        }
     }
 
     fn columns(&self) -> usize {
@@ -346,6 +426,7 @@ impl Conversation {
             kv_heads: kv,
             head_size: size,
             blocks: sequences * BLOCKS_OF_SEQUENCE,
+            kv_type: self.kv_type,
         };
         let mut cache = backend.cache(shape).unwrap();
         let (q_gain, k_gain) = (noise(size, 20), noise(size, 21));
@@ -373,7 +454,8 @@ impl Conversation {
             }
             let rows = positions.len();
             let tokens = vec![0; rows];
-            let batch = Batch { tokens: &tokens, positions: &positions, spans: &spans, blocks: &blocks };
+            let (spans, blocks) = (&spans[..], &blocks[..]);
+            let batch = Batch { tokens: &tokens, positions: &positions, spans, blocks, generated: 0 };
             let mut qkv = filled(backend, rows, self.columns(), &qkv);
             let mut out = backend.buffer(rows, query * size).unwrap();
             let norms = self.norms.then_some(HeadNorms { query: &q_gain, key: &k_gain, epsilon: 1e-6 });
@@ -382,7 +464,7 @@ impl Conversation {
             backend.attention(batch, layer, self.heads, &qkv, &cache, &mut out);
             let out = read(backend, &out, rows);
             let running = step.iter().enumerate().filter(|(_, rows)| **rows > 0);
-            for ((sequence, _), span) in running.zip(&spans) {
+            for ((sequence, _), span) in running.zip(spans) {
                 let width = query * size;
                 outputs[sequence].extend(&out[span.rows.start * width..span.rows.end * width]);
             }
@@ -402,7 +484,7 @@ impl Conversation {
 }
 
 fn heads(query: usize, kv: usize, size: usize) -> Heads {
-    Heads { query, kv, size, scale: 1.0 / (size as f32).sqrt(), window: None }
+    Heads { query, kv, size, scale: 1.0 / (size as f32).sqrt(), window: None, causal: true }
 }
 
 fn attention_is_the_references_for_every_shape<B: Backend>(mut backend: B) {
@@ -418,6 +500,15 @@ fn attention_is_the_references_for_every_shape<B: Backend>(mut backend: B) {
         let heads = Heads { window: Some(window), ..heads(4, 2, 32) };
         Conversation::new(heads, &[&[90, 3], &[1, 1], &[300, 1], &[1, 1]]).check(&mut backend);
     }
+    for size in [16, 64, 128] {
+        let steps: [&[usize]; 3] = [&[37, 300], &[1, 16], &[1, 1]];
+        let quantized = Conversation::new(heads(6, 2, size), &steps);
+        Conversation { kv_type: KvType::Q8, ..quantized }.check(&mut backend);
+    }
+    for size in [32, 64] {
+        let heads = Heads { causal: false, ..heads(4, 4, size) };
+        Conversation::new(heads, &[&[90, 300, 1, 16]]).check(&mut backend);
+    }
     let mut other = Conversation::new(heads(4, 2, 32), &prompt_then_tokens);
     other.norms = true;
     other.rope.pairs = RopePairs::Halves;
@@ -426,42 +517,66 @@ fn attention_is_the_references_for_every_shape<B: Backend>(mut backend: B) {
 }
 
 fn a_row_has_the_same_bits_in_every_batch<B: Backend>(mut backend: B) {
+    let same = |some: &[f32], all: &[f32], what: String| assert!(some == all, "{what}");
     for dtype in DType::ALL {
         let parts = [Owned::noise(dtype, 53, 256, 22)];
-        let all = linear(&mut backend, &parts, 31, false);
-        for rows in 1..31 {
-            let some = linear(&mut backend, &parts, rows, false);
-            assert!(some == all[..some.len()], "{dtype}: {rows} rows differ from the first of 31");
-        }
         let pair = [23, 24].map(|seed| Owned::noise(dtype, 35, 256, seed));
-        let all = gated(&mut backend, &pair, 23, Activation::Silu);
+        let [generated, prompt] = kinds(41).map(|counts| linear(&mut backend, &parts, counts, false));
+        let gates = kinds(23).map(|counts| gated(&mut backend, &pair, counts, Activation::Silu));
+        for rows in 1..41 {
+            for (counts, all) in kinds(rows).into_iter().zip([&generated, &prompt]) {
+                let some = linear(&mut backend, &parts, counts, false);
+                same(&some, &all[..some.len()], format!("{dtype}: {counts:?}"));
+            }
+            // Both kinds in one step.
+            let both = StepRows { generated: rows, prompt: 41 - rows };
+            let some = linear(&mut backend, &parts, both, false);
+            let (first, rest) = some.split_at(53 * rows);
+            same(first, &generated[..first.len()], format!("{dtype}: generated of {both:?}"));
+            same(rest, &prompt[first.len()..], format!("{dtype}: prompt of {both:?}"));
+        }
         for rows in 1..23 {
-            let some = gated(&mut backend, &pair, rows, Activation::Silu);
-            assert!(some == all[..some.len()], "{dtype}: {rows} gated rows differ from the first of 23");
+            for (counts, all) in kinds(rows).into_iter().zip(&gates) {
+                let some = gated(&mut backend, &pair, counts, Activation::Silu);
+                same(&some, &all[..some.len()], format!("{dtype}: {counts:?}, gated"));
+            }
         }
     }
 }
 
 fn attention_has_the_same_bits_however_a_prompt_is_cut<B: Backend>(mut backend: B) {
-    for (window, size) in [(None, 32), (Some(70), 32), (None, 64)] {
+    for (window, size, kv_type) in [
+        (None, 32, KvType::Bf16),
+        (Some(70), 32, KvType::Bf16),
+        (None, 64, KvType::Bf16),
+        (None, 32, KvType::Q8),
+        (None, 64, KvType::Q8),
+    ] {
         let heads = Heads { window, ..heads(6, 2, size) };
-        let whole = Conversation::new(heads, &[&[600, 40]]).outputs(&mut backend);
+        let whole = Conversation { kv_type, ..Conversation::new(heads, &[&[600, 40]]) }.outputs(&mut backend);
         let cuts: [&[&[usize]]; 3] = [
             &[&[1, 1], &[5, 0], &[250, 39], &[1, 0], &[1, 0], &[342, 0]],
             &[&[64, 16], &[300, 1], &[236, 23]],
             &[&[597, 37], &[1, 1], &[1, 1], &[1, 1]],
         ];
         for steps in cuts {
-            let cut = Conversation::new(heads, steps).outputs(&mut backend);
+            let cut = Conversation { kv_type, ..Conversation::new(heads, steps) }.outputs(&mut backend);
             assert!(cut == whole, "window {window:?}, heads of {size}, steps {steps:?}");
         }
     }
 }
 
 fn a_stale_block_does_not_reach_the_result<B: Backend>(mut backend: B) {
+    for kv_type in [KvType::Bf16, KvType::Q8] {
+        check_stale(&mut backend, kv_type);
+    }
+}
+
+fn check_stale<B: Backend>(backend: &mut B, kv_type: KvType) {
     let heads = heads(2, 1, 16);
     let rope = Rope { pairs: RopePairs::Adjacent, frequencies: vec![] };
-    let mut cache = backend.cache(CacheShape { layers: 1, kv_heads: 1, head_size: 16, blocks: 1 }).unwrap();
+    let shape = CacheShape { layers: 1, kv_heads: 1, head_size: 16, blocks: 1, kv_type };
+    let mut cache = backend.cache(shape).unwrap();
     let mut step = |rows: usize, value: f32| {
         let positions: Vec<u32> = (0..rows as u32).collect();
         let batch = Batch {
@@ -469,13 +584,15 @@ fn a_stale_block_does_not_reach_the_result<B: Backend>(mut backend: B) {
             positions: &positions,
             spans: &[Span { rows: 0..rows, blocks: 0..1 }],
             blocks: &[BlockId(0)],
+            generated: 0,
         };
-        let mut qkv = filled(&mut backend, rows, 64, &vec![value; rows * 64]);
+        let mut qkv = filled(backend, rows, 64, &vec![value; rows * 64]);
         let mut out = backend.buffer(rows, 32).unwrap();
         backend.rope_store(batch, 0, heads, None, &rope, &mut qkv, &mut cache);
         backend.attention(batch, 0, heads, &qkv, &cache, &mut out);
-        read(&mut backend, &out, rows)
+        read(backend, &out, rows)
     };
     step(16, f32::NAN);
-    assert_eq!(step(5, 1.0), [1.0; 5 * 32], "another sequence's NaN came through");
+    let found = step(5, 1.0);
+    assert!(found.iter().all(|x| (x - 1.0).abs() < 0.01), "another sequence's NaN came through: {found:?}");
 }

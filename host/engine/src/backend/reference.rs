@@ -2,8 +2,8 @@
 //! with. One thread; it allocates its scratch as it goes.
 
 use super::{
-    Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, Norm, Rope,
-    RopePairs, Tensor,
+    Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, LayerNorm, Norm,
+    Rope, RopePairs, StepRows, Tensor,
 };
 use crate::{Error, quant::dequantize};
 
@@ -69,12 +69,12 @@ impl Backend for Reference {
     }
 
     fn buffer(&self, rows: usize, columns: usize) -> Result<Buffer, Error> {
-        Ok(Buffer { columns, values: vec![0.0; rows * columns] })
+        Ok(Buffer { columns, values: zeros(rows * columns)? })
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, Error> {
         let floats = shape.blocks * shape.layers * shape.kv_heads * BLOCK_TOKENS * shape.head_size;
-        Ok(Cache { shape, keys: vec![0.0; floats], values: vec![0.0; floats] })
+        Ok(Cache { shape, keys: zeros(floats)?, values: zeros(floats)? })
     }
 
     fn block_bytes(&self, shape: CacheShape) -> usize {
@@ -90,16 +90,24 @@ impl Backend for Reference {
         }
     }
 
+    fn embed_add(&mut self, indices: &[u32], table: &Matrix, x: &mut Buffer) {
+        let mut row = vec![0.0; table.columns];
+        for (t, &index) in indices.iter().enumerate() {
+            table.dequantize_row(index as usize, &mut row);
+            x.row_mut(t).iter_mut().zip(&row).for_each(|(x, y)| *x += y);
+        }
+    }
+
     fn norm_linear(
         &mut self,
-        rows: usize,
+        rows: StepRows,
         x: &Buffer,
-        norm: Norm<'_, Vec<f32>>,
+        norm: Option<Norm<'_, Vec<f32>>>,
         w: &Matrix,
         bias: Option<&Vec<f32>>,
         y: &mut Buffer,
     ) {
-        let x = normalized(x, 0..rows, &norm);
+        let x = normalized(x, 0..rows.total(), norm.as_ref());
         linear(&x, w, |t, n, sum| y.row_mut(t)[n] = sum + bias.map_or(0.0, |bias| bias[n]));
     }
 
@@ -147,7 +155,8 @@ impl Backend for Reference {
         for span in batch.spans {
             let blocks = &batch.blocks[span.blocks.clone()];
             for t in span.rows.clone() {
-                let end = batch.positions[t] as usize + 1;
+                let last = if heads.causal { t } else { span.rows.end - 1 };
+                let end = batch.positions[last] as usize + 1;
                 let start = heads.window.map_or(0, |window| end.saturating_sub(window));
                 let queries = qkv.row(t).chunks(size).take(heads.query);
                 for (head, (q, out)) in queries.zip(out.row_mut(t).chunks_mut(size)).enumerate() {
@@ -167,21 +176,21 @@ impl Backend for Reference {
         }
     }
 
-    fn linear_add(&mut self, rows: usize, a: &Buffer, w: &Matrix, x: &mut Buffer) {
-        let a: Vec<&[f32]> = (0..rows).map(|t| a.row(t)).collect();
+    fn linear_add(&mut self, rows: StepRows, a: &Buffer, w: &Matrix, x: &mut Buffer) {
+        let a: Vec<&[f32]> = (0..rows.total()).map(|t| a.row(t)).collect();
         linear(&a, w, |t, n, sum| x.row_mut(t)[n] += sum);
     }
 
     fn norm_gated_linear(
         &mut self,
-        rows: usize,
+        rows: StepRows,
         x: &Buffer,
-        norm: Norm<'_, Vec<f32>>,
+        norm: Option<Norm<'_, Vec<f32>>>,
         gate_up: &Matrix,
         activation: Activation,
         h: &mut Buffer,
     ) {
-        let x = normalized(x, 0..rows, &norm);
+        let x = normalized(x, 0..rows.total(), norm.as_ref());
         let half = gate_up.parts[0].rows;
         // Gate's rows come first, so each is there when its partner multiplies it.
         linear(&x, gate_up, |t, n, sum| match n.checked_sub(half) {
@@ -198,19 +207,60 @@ impl Backend for Reference {
         w: &Matrix,
         y: &mut Buffer,
     ) {
-        let x = normalized(x, rows.iter().map(|&row| row as usize), &norm);
+        let x = normalized(x, rows.iter().map(|&row| row as usize), Some(&norm));
         linear(&x, w, |t, n, sum| y.row_mut(t)[n] = sum);
     }
 
     fn norm(&mut self, rows: usize, x: &Buffer, norm: Norm<'_, Vec<f32>>, y: &mut Buffer) {
-        for (t, row) in normalized(x, 0..rows, &norm).into_iter().enumerate() {
+        for (t, row) in normalized(x, 0..rows, Some(&norm)).into_iter().enumerate() {
             y.row_mut(t).copy_from_slice(&row);
         }
+    }
+
+    fn norm_add(&mut self, rows: usize, y: &Buffer, norm: Norm<'_, Vec<f32>>, x: &mut Buffer) {
+        for (t, row) in normalized(y, 0..rows, Some(&norm)).into_iter().enumerate() {
+            x.row_mut(t).iter_mut().zip(row).for_each(|(x, y)| *x += y);
+        }
+    }
+
+    fn add_layer_norm(
+        &mut self,
+        rows: usize,
+        y: Option<&Buffer>,
+        norm: LayerNorm<'_, Vec<f32>>,
+        x: &mut Buffer,
+    ) {
+        for t in 0..rows {
+            let row = x.row_mut(t);
+            if let Some(y) = y {
+                row.iter_mut().zip(y.row(t)).for_each(|(x, y)| *x += y);
+            }
+            let count = row.len() as f32;
+            let mean = row.iter().sum::<f32>() / count;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / count;
+            let factor = 1.0 / (variance + norm.epsilon).sqrt();
+            for ((x, gain), bias) in row.iter_mut().zip(norm.gain).zip(norm.bias) {
+                *x = (*x - mean) * factor * gain + bias;
+            }
+        }
+    }
+
+    fn activate(&mut self, rows: usize, activation: Activation, x: &mut Buffer) {
+        (0..rows).for_each(|t| x.row_mut(t).iter_mut().for_each(|x| *x = activate(activation, *x)));
     }
 
     fn read<'a>(&'a mut self, buffer: &'a Buffer, rows: usize) -> Result<&'a [f32], Error> {
         Ok(&buffer.values[..rows * buffer.columns])
     }
+}
+
+/// Numbers, unless the system has no memory for them.
+fn zeros(count: usize) -> Result<Vec<f32>, Error> {
+    let mut zeros = Vec::new();
+    let reserved = zeros.try_reserve_exact(count);
+    reserved.map_err(|_| Error::no_memory_for(count.saturating_mul(size_of::<f32>())))?;
+    zeros.resize(count, 0.0);
+    Ok(zeros)
 }
 
 impl Matrix {
@@ -275,10 +325,16 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + tail
 }
 
-fn normalized(x: &Buffer, rows: impl IntoIterator<Item = usize>, norm: &Norm<'_, Vec<f32>>) -> Vec<Vec<f32>> {
+fn normalized(
+    x: &Buffer,
+    rows: impl IntoIterator<Item = usize>,
+    norm: Option<&Norm<'_, Vec<f32>>>,
+) -> Vec<Vec<f32>> {
     let normalize = |row| {
         let mut row = x.row(row).to_vec();
-        rms_norm(&mut row, norm.gain, norm.epsilon);
+        if let Some(norm) = norm {
+            rms_norm(&mut row, norm.gain, norm.epsilon);
+        }
         row
     };
     rows.into_iter().map(normalize).collect()
@@ -316,12 +372,27 @@ fn activate(activation: Activation, x: f32) -> f32 {
             let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::GeluErf => (0.5 * f64::from(x) * (1.0 + erf(f64::from(x) / 2f64.sqrt()))) as f32,
     }
+}
+
+/// `2/sqrt(pi) * integral from 0 to x of exp(-t^2)`, by its Taylor series where that converges fast.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 5.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    std::f64::consts::FRAC_2_SQRT_PI * sum
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KvType;
     use crate::backend::Span;
 
     fn f32_bytes(values: &[f32]) -> Vec<u8> {
@@ -349,7 +420,14 @@ mod tests {
         let (x, mut y) = (buffer(2, &[3.0, 4.0, 0.0, 2.0]), buffer(3, &[0.0; 6]));
         let w = matrix(3, 2, &[1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
         let norm = Norm { gain: &vec![1.0, 0.5], epsilon: 0.0 };
-        Reference.norm_linear(2, &x, norm, &w, Some(&vec![0.0, 0.0, 10.0]), &mut y);
+        Reference.norm_linear(
+            StepRows::generated(2),
+            &x,
+            Some(norm),
+            &w,
+            Some(&vec![0.0, 0.0, 10.0]),
+            &mut y,
+        );
         let (a, b) = (3.0 / 12.5f32.sqrt(), 2.0 / 12.5f32.sqrt());
         check(&y.values, &[a, b, a + b + 10.0, 0.0, 0.5 * 2f32.sqrt(), 0.5 * 2f32.sqrt() + 10.0]);
     }
@@ -367,7 +445,7 @@ mod tests {
         };
         let w = Reference.gated_matrix(&tensor(0), &tensor(1)).unwrap();
         let norm = Norm { gain: &vec![1.0, 1.0], epsilon: 0.0 };
-        Reference.norm_gated_linear(1, &x, norm, &w, Activation::Silu, &mut h);
+        Reference.norm_gated_linear(StepRows::generated(1), &x, Some(norm), &w, Activation::Silu, &mut h);
         check(&h.values, &[2.0 / (1.0 + (-2f32).exp()) * -3.0]);
     }
 
@@ -385,17 +463,18 @@ mod tests {
     /// Attention of one head of size 1, all keys equal, so that it averages the values it sees.
     fn average(values: &[f32], window: Option<usize>) -> Vec<f32> {
         let rows = values.len();
-        let heads = Heads { query: 1, kv: 1, size: 1, scale: 1.0, window };
+        let heads = Heads { query: 1, kv: 1, size: 1, scale: 1.0, window, causal: true };
         let rope = Rope { pairs: RopePairs::Adjacent, frequencies: vec![] };
         let qkv: Vec<f32> = values.iter().flat_map(|v| [1.0, 1.0, *v]).collect();
         let (mut qkv, mut out) = (buffer(3, &qkv), buffer(1, &vec![0.0; rows]));
-        let shape = CacheShape { layers: 1, kv_heads: 1, head_size: 1, blocks: 3 };
+        let shape = CacheShape { layers: 1, kv_heads: 1, head_size: 1, blocks: 3, kv_type: KvType::Bf16 };
         let mut cache = Reference.cache(shape).unwrap();
         let batch = Batch {
             tokens: &vec![0; rows],
             positions: &(0..rows as u32).collect::<Vec<_>>(),
             spans: &[Span { rows: 0..rows, blocks: 0..2 }],
             blocks: &[BlockId(2), BlockId(0)],
+            generated: 0,
         };
         Reference.rope_store(batch, 0, heads, None, &rope, &mut qkv, &mut cache);
         Reference.attention(batch, 0, heads, &qkv, &cache, &mut out);

@@ -45,8 +45,11 @@ pub(super) fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A rename or a removal lasts when the folder is synced.
 fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().expect("files of the catalogue are in a folder");
-    File::open(parent)?.sync_all()
+    sync_dir(path.parent().expect("files of the catalogue are in a folder"))
+}
+
+/// A rename or a removal lasts when the folder is synced.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }

@@ -14,7 +14,7 @@
 
 mod digest;
 mod facts;
-mod files;
+pub(crate) mod files;
 
 use std::{
     collections::HashSet,
@@ -297,7 +297,7 @@ fn file_name(source: &str) -> &str {
     source.rsplit('/').next().unwrap_or(source)
 }
 
-fn seconds_since_1970(time: SystemTime) -> u64 {
+pub(crate) fn seconds_since_1970(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

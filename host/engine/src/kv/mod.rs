@@ -142,6 +142,11 @@ impl BlockPool {
         Some(id)
     }
 
+    /// The sealed block of this content.
+    pub(crate) fn find(&self, hash: &BlockHash) -> Option<BlockId> {
+        self.sealed.get(hash).copied()
+    }
+
     /// Records that all positions of an owned block are computed. When another block of the same
     /// content is sealed already, this one stays private.
     pub(crate) fn seal(&mut self, id: BlockId, hash: BlockHash) {

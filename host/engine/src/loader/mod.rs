@@ -2,7 +2,11 @@
 //!
 //! Mapping, repacking and giving memory back happen here, never on the engine thread or a caller's.
 
+mod keeping;
 mod prefixes;
+mod proof;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -18,23 +22,20 @@ use std::{
     time::Instant,
 };
 
-use memmap2::MmapMut;
-
 use crate::{
     Config, Error, ModelInfo, Prefix,
     backend::Backend,
     catalog::Digest,
     format::Formats,
     gguf::Gguf,
-    kv::BlockHash,
     models::{self, Capacity, Network},
-    ready::{self, Block, Bytes, Image, Matrices, Prefixes, Store},
+    ready::{Image, Matrices, Store},
     residency::{Action, Keeper, ModelKey, Origin, Phase, Tier},
     template::ChatTemplate,
     tokenizer::Tokenizer,
-    worker::{Cached, Command, Parts, Resident, panic_text},
+    worker::{Command, Parts, Reply, Resident, panic_text},
 };
-use prefixes::Choice;
+pub(crate) use keeping::copy_blocks;
 use writer::Writer;
 
 /// How often the reading of an image is told of.
@@ -103,6 +104,8 @@ pub(crate) enum Source {
 pub(crate) enum Task {
     /// Wake a model or take one down.
     Do(Action),
+    /// Write a model's declared prefixes to disk; answers how many of their blocks aren't there then.
+    Keep { loaded: Arc<Loaded>, reply: Reply<usize> },
     /// Keep what is worth it of the models that the engine thread leaves, and end.
     Stop { left: Receiver<Box<Resident>> },
 }
@@ -161,6 +164,12 @@ impl<B: Backend> Loader<B> {
                     self.sleep(&Move::new(&keeper, model, from), to);
                 }
                 Task::Do(Action::Answer { .. }) => unreachable!("the keeper answers"),
+                Task::Keep { loaded, reply } => {
+                    let kept = catch_unwind(AssertUnwindSafe(|| self.keep_declared(&keeper, &loaded)));
+                    let kept = kept.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
+                    // Whoever is gone doesn't miss it.
+                    drop(reply.send(kept));
+                }
                 Task::Stop { left } => return self.end(&keeper, left),
             }
         }
@@ -180,27 +189,45 @@ impl<B: Backend> Loader<B> {
         let began = Instant::now();
         let woken = catch_unwind(AssertUnwindSafe(|| self.make_awake(wake)));
         let woken = woken.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
+        let woken = woken.map_err(|error| self.explain(error, origin));
         let took = began.elapsed();
         match &woken {
             Ok(_) => tracing::info!(model = %origin.source, %from, ?took, "awake"),
+            Err(Error::Cancelled) => {
+                tracing::debug!(model = %origin.source, %from, "the engine ended before it woke");
+            }
             Err(error) => tracing::warn!(model = %origin.source, %from, %error, "can't wake"),
         }
         let asleep = self.tier_on_disk(&origin.digest);
         wake.keeper.woke(*key, *from, woken.map_err(|error| (asleep, error)), took);
     }
 
+    /// Tells whose memory the system doesn't give, and what bounds it.
+    fn explain(&self, error: Error, origin: &Origin) -> Error {
+        let Error::OutOfMemory(reason) = error else { return error };
+        let mib = self.config.residency.memory_bytes_max >> 20;
+        Error::OutOfMemory(format!(
+            "model \"{}\" can't wake: {reason}; this node has {mib} MiB for models (memory_bytes_max)",
+            origin.source
+        ))
+    }
+
     /// Makes a model's device state, and hands that to the engine thread.
     fn make_awake(&mut self, wake: &Move<'_>) -> Result<Arc<Loaded>, Error> {
-        let Asleep { loaded, mut network, capacity } = match self.asleep.remove(&wake.key) {
+        let mut asleep = match self.asleep.remove(&wake.key) {
             Some(asleep) => asleep,
             None => self.load(wake)?,
         };
-        let bytes = loaded.info.weights_bytes;
+        let bytes = asleep.loaded.info.weights_bytes;
         wake.note(Phase::Preparing, bytes, bytes);
-        network.prepare()?;
+        asleep.network.prepare()?;
+        if self.config.residency.probe {
+            asleep = self.proven(wake, asleep)?;
+        }
+        let Asleep { loaded, network, capacity } = asleep;
         let matrices = self.unwritten(&wake.origin.digest, &*network);
         let cached = self.cached(&wake.origin, &*network);
-        let resident = Resident::new(loaded.clone(), network, capacity, cached, self.config.sequences_max);
+        let resident = Resident::new(loaded.clone(), network, capacity, cached, &self.config);
         let (reply, installed) = sync_channel(1);
         let sent = self.worker.send(Command::Install { resident: Box::new(resident), reply });
         sent.map_err(|_| Error::Cancelled)?;
@@ -262,9 +289,24 @@ impl<B: Backend> Loader<B> {
         None
     }
 
+    /// Takes a model down. Whatever goes wrong, it sleeps: a panic costs what would have been kept of it.
     fn sleep(&mut self, sleep: &Move<'_>, to: Tier) {
         let Move { keeper, key, from, origin } = sleep;
         let began = Instant::now();
+        let taken = catch_unwind(AssertUnwindSafe(|| self.put_to_sleep(sleep, to)));
+        let reached = taken.unwrap_or_else(|panic| {
+            let reason = panic_text(&*panic);
+            tracing::error!(model = %origin.source, reason, "going to sleep failed; the model is unloaded");
+            self.asleep.remove(key);
+            to.max(self.tier_on_disk(&origin.digest))
+        });
+        tracing::info!(model = %origin.source, %from, to = %reached, took = ?began.elapsed(), "asleep");
+        keeper.slept(*key, reached);
+    }
+
+    /// Gives the tier that a model went down to.
+    fn put_to_sleep(&mut self, sleep: &Move<'_>, to: Tier) -> Tier {
+        let Move { keeper, key, from, origin } = sleep;
         let asleep = match from {
             Tier::Awake => self.take_down(keeper, *key),
             _ => self.asleep.remove(key),
@@ -280,8 +322,7 @@ impl<B: Backend> Loader<B> {
         if to == Tier::Cold {
             self.discard(origin);
         }
-        tracing::info!(model = %origin.source, %from, to = %reached, took = ?began.elapsed(), "asleep");
-        keeper.slept(*key, reached);
+        reached
     }
 
     /// Takes an idle model from the engine thread and frees its working memory.
@@ -297,61 +338,11 @@ impl<B: Backend> Loader<B> {
         Some(Asleep { loaded, network, capacity })
     }
 
-    /// What a model's cache is of, and what was kept of it.
-    fn cached(&self, origin: &Origin, network: &dyn Network) -> Cached {
-        let digest = &origin.digest;
-        let Some(layout) = network.cache_layout() else {
-            return Cached { content: digest.to_string(), prefixes: None };
-        };
-        let content = content(digest, &layout);
-        let root = BlockHash::root(&content);
-        let prefixes = match self.store.prefixes(digest, &layout, root, network.block_bytes()) {
-            Some(Err(reason)) => {
-                tracing::warn!(model = %origin.source, reason, "kept prefixes can't be used");
-                None
-            }
-            found => found.and_then(Result::ok),
-        };
-        Cached { content, prefixes }
-    }
-
-    /// Writes the blocks that are worth it to disk, where they aren't yet. Without them a prompt is
-    /// computed from its beginning.
-    fn keep_prefixes(&self, keeper: &Keeper, key: ModelKey, loaded: &Loaded, parts: &mut Parts) {
-        let Parts { network, cached, prefixes, .. } = parts;
-        let Some(layout) = network.cache_layout() else { return };
-        let Origin { source, digest, .. } = keeper.origin(key);
-        let root = BlockHash::root(&content(&digest, &layout));
-        let residency = &self.config.residency;
-        let now = ready::now();
-        let bounds = prefixes::Bounds {
-            blocks_max: (residency.prefix_bytes_max / network.block_bytes().max(1) as u64) as usize,
-            used_since: now.saturating_sub(residency.prefix_age_max.as_secs()),
-            now,
-        };
-        let declared = keeper.prefixes(key);
-        let declared = declared.iter().filter_map(|prefix| loaded.prefix_tokens(prefix).ok());
-        let declared: Vec<_> = declared.flat_map(|tokens| root.chain(&tokens).collect::<Vec<_>>()).collect();
-        let kept: Vec<_> = prefixes.iter().flat_map(Prefixes::blocks).collect();
-        let chosen = prefixes::choose(&declared, cached, &kept, bounds);
-        let is_new = |choice: &Choice| !kept.iter().any(|(hash, _)| *hash == choice.hash);
-        if !chosen.iter().any(is_new) {
-            return;
-        }
-        let began = Instant::now();
-        let written = collect(&mut **network, prefixes.as_ref(), &chosen)
-            .and_then(|blocks| Ok(self.store.write_prefixes(&digest, &layout, root, &blocks)?));
-        match written {
-            Ok(()) => {
-                tracing::debug!(model = %source, blocks = chosen.len(), took = ?began.elapsed(), "kept prefixes");
-            }
-            Err(error) => tracing::warn!(model = %source, %error, "can't keep prefixes"),
-        }
-    }
-
     /// Lets go of a model in memory once its image is on disk; gives the tier that it is in then.
     fn keep(&mut self, origin: &Origin, asleep: Asleep) -> Tier {
-        self.writer.wait();
+        if self.writer.is_writing(&origin.digest) || self.tier_on_disk(&origin.digest) == Tier::Cold {
+            self.writer.wait();
+        }
         if let Some((layout, matrices)) = self.unwritten(&origin.digest, &*asleep.network) {
             self.writer.start(&self.store, &origin.digest, layout, matrices);
             drop(asleep);
@@ -362,7 +353,9 @@ impl<B: Backend> Loader<B> {
 
     /// Removes what can be made again.
     fn discard(&mut self, origin: &Origin) {
-        self.writer.stop();
+        if self.writer.is_writing(&origin.digest) {
+            self.writer.stop();
+        }
         if let Err(error) = self.store.remove_all(&origin.digest) {
             tracing::warn!(model = %origin.source, %error, "can't remove what is kept of it");
         }
@@ -380,40 +373,6 @@ impl<B: Backend> Loader<B> {
             _ => Tier::Cold,
         }
     }
-}
-
-/// Names what besides tokens decides the content of a block.
-fn content(digest: &Digest, layout: &str) -> String {
-    format!("{digest} {layout}")
-}
-
-/// The bytes of blocks, from the cache or else from where they were kept before.
-fn collect(
-    network: &mut dyn Network,
-    kept: Option<&Prefixes>,
-    chosen: &[Choice],
-) -> Result<Vec<Block>, Box<dyn std::error::Error>> {
-    let block_bytes = network.block_bytes();
-    let in_cache = chosen.iter().filter_map(|choice| choice.block);
-    let mut pages = MmapMut::map_anon((in_cache.clone().count() * block_bytes).max(1))?;
-    for (block, into) in in_cache.zip(pages.chunks_exact_mut(block_bytes)) {
-        network.read_block(block, into)?;
-    }
-    let copies = Bytes::of_memory(Some(pages));
-    let mut copied = 0;
-    let mut blocks = Vec::with_capacity(chosen.len());
-    for Choice { hash, block, used_at } in chosen {
-        let bytes = match block {
-            Some(_) => {
-                copied += block_bytes;
-                Some(copies.slice(copied - block_bytes..copied))
-            }
-            None => kept.and_then(|kept| kept.get(hash)),
-        };
-        // One that isn't as it was written any more is lost.
-        blocks.extend(bytes.map(|bytes| Block { hash: *hash, bytes, used_at: *used_at }));
-    }
-    Ok(blocks)
 }
 
 impl<'a> Move<'a> {
@@ -454,6 +413,7 @@ impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Do(action) => action.fmt(f),
+            Self::Keep { loaded, .. } => write!(f, "Keep({})", loaded.info.name),
             Self::Stop { .. } => f.write_str("Stop"),
         }
     }

@@ -1,17 +1,17 @@
 //! The Llama forward pass (arXiv 2302.13971) and the architectures that differ from it in details:
 //! grouped queries, rotary positions, RMSNorm before each half of a layer, a gated feed-forward
 //! layer; optional biases of q, k, v (Qwen 2), norms of their heads (Qwen 3), scaled embeddings and
-//! GELU (Gemma).
+//! GELU (Gemma), norms of both halves' outputs and layers that look back on a window (Gemma 3).
 
 use crate::{
-    Error,
-    backend::{Backend, Batch, BlockId, CacheShape, HeadNorms, Norm},
+    Error, KvType, Pooling,
+    backend::{Backend, Batch, BlockId, CacheShape, HeadNorms, Heads, Norm},
     gguf::Gguf,
     ready::{Image, Part},
 };
 
 use super::{
-    Capacity, Network,
+    Capacity, Network, PREPARED,
     hyperparameters::{Hyperparameters, Variant},
     weights::Weights,
 };
@@ -46,6 +46,8 @@ struct Layer<B: Backend> {
     head_norms: Option<(B::Vector, B::Vector)>,
     /// `[width, H*D]`.
     attention_output: B::Matrix,
+    /// Gains of the outputs of attention and of the feed-forward layer.
+    post_norms: Option<(B::Vector, B::Vector)>,
     ffn_norm: B::Vector,
     /// Gate and up, each `[ffn_width, width]`.
     gate_up: B::Matrix,
@@ -70,9 +72,9 @@ impl<B: Backend> Llama<B> {
         gguf: &Gguf,
         image: Option<&Image>,
         variant: Variant,
+        shape: Hyperparameters,
         capacity: Capacity,
     ) -> Result<Self, Error> {
-        let shape = Hyperparameters::read(gguf, variant)?;
         let weights = Weights::new(gguf, image);
         let embedding = weights.any_rows("token_embd.weight", shape.width)?;
         let vocabulary = embedding.rows;
@@ -100,6 +102,10 @@ impl<B: Backend> Llama<B> {
             working: None,
         })
     }
+
+    fn cache_shape(&self) -> CacheShape {
+        cache_shape(&self.shape, self.capacity.kv_type)
+    }
 }
 
 /// Bytes of the buffers of a step.
@@ -118,8 +124,9 @@ fn columns(shape: &Hyperparameters) -> [usize; 5] {
 }
 
 /// The cache that a model of this shape wants; blocks are the caller's to choose.
-pub(super) fn cache_shape(shape: &Hyperparameters) -> CacheShape {
-    CacheShape { layers: shape.layers, kv_heads: shape.heads.kv, head_size: shape.heads.size, blocks: 0 }
+pub(super) fn cache_shape(shape: &Hyperparameters, kv_type: KvType) -> CacheShape {
+    let Heads { kv, size, .. } = shape.heads;
+    CacheShape { layers: shape.layers, kv_heads: kv, head_size: size, blocks: 0, kv_type }
 }
 
 impl<B: Backend> Layer<B> {
@@ -151,6 +158,12 @@ impl<B: Backend> Layer<B> {
             true => Some((vector("attn_q_norm.weight", size)?, vector("attn_k_norm.weight", size)?)),
             false => None,
         };
+        let post_norms = match variant.has_post_norms {
+            true => {
+                Some((vector("post_attention_norm.weight", width)?, vector("post_ffw_norm.weight", width)?))
+            }
+            false => None,
+        };
         let output = weights.matrix(&name("attn_output.weight"), width, q)?;
         let gate = weights.matrix(&name("ffn_gate.weight"), ffn_width, width)?;
         let up = weights.matrix(&name("ffn_up.weight"), ffn_width, width)?;
@@ -161,6 +174,7 @@ impl<B: Backend> Layer<B> {
             qkv_bias,
             head_norms,
             attention_output: weights.place(backend, &name(ATTENTION_OUTPUT), &[output])?,
+            post_norms,
             ffn_norm: vector("ffn_norm.weight", width)?,
             gate_up: weights.place_gated(backend, &name(GATE_UP), gate, up)?,
             down: weights.place(backend, &name(DOWN), &[down])?,
@@ -196,26 +210,37 @@ impl<B: Backend> Activations<B> {
     }
 }
 
-const PREPARED: &str = "a step runs on a model that is prepared";
-
 impl<B: Backend> Network for Llama<B> {
     fn forward(&mut self, batch: Batch<'_>) {
         let Self { backend, shape, working, .. } = self;
         let Working { cache, activations } = working.as_mut().expect(PREPARED);
-        let Activations { x, qkv, attended, gated, .. } = activations;
-        let (rows, heads, epsilon) = (batch.tokens.len(), shape.heads, shape.epsilon);
+        let Activations { x, qkv, attended, gated, hidden, .. } = activations;
+        let (rows, epsilon) = (batch.rows(), shape.epsilon);
         backend.embed(batch.tokens, &self.embedding, shape.embedding_scale, x);
         for (index, layer) in self.layers.iter().enumerate() {
             let norm = Norm { gain: &layer.attention_norm, epsilon };
-            backend.norm_linear(rows, x, norm, &layer.qkv, layer.qkv_bias.as_ref(), qkv);
+            backend.norm_linear(rows, x, Some(norm), &layer.qkv, layer.qkv_bias.as_ref(), qkv);
             let norms = layer.head_norms.as_ref().map(|(query, key)| HeadNorms { query, key, epsilon });
-            backend.rope_store(batch, index, heads, norms, &shape.rope, qkv, cache);
+            let (heads, rope) = shape.attention(index);
+            backend.rope_store(batch, index, heads, norms, rope, qkv, cache);
             backend.attention(batch, index, heads, qkv, cache, attended);
-            backend.linear_add(rows, attended, &layer.attention_output, x);
+            match &layer.post_norms {
+                Some((gain, _)) => {
+                    backend.norm_linear(rows, attended, None, &layer.attention_output, None, hidden);
+                    backend.norm_add(rows.total(), hidden, Norm { gain, epsilon }, x);
+                }
+                None => backend.linear_add(rows, attended, &layer.attention_output, x),
+            }
 
             let norm = Norm { gain: &layer.ffn_norm, epsilon };
-            backend.norm_gated_linear(rows, x, norm, &layer.gate_up, shape.activation, gated);
-            backend.linear_add(rows, gated, &layer.down, x);
+            backend.norm_gated_linear(rows, x, Some(norm), &layer.gate_up, shape.activation, gated);
+            match &layer.post_norms {
+                Some((_, gain)) => {
+                    backend.norm_linear(rows, gated, None, &layer.down, None, hidden);
+                    backend.norm_add(rows.total(), hidden, Norm { gain, epsilon }, x);
+                }
+                None => backend.linear_add(rows, gated, &layer.down, x),
+            }
         }
     }
 
@@ -234,8 +259,12 @@ impl<B: Backend> Network for Llama<B> {
         self.backend.read(hidden, rows)
     }
 
+    fn pooling(&self) -> Pooling {
+        self.shape.pooling
+    }
+
     fn prepare(&mut self) -> Result<(), Error> {
-        let shape = CacheShape { blocks: self.capacity.blocks, ..cache_shape(&self.shape) };
+        let shape = CacheShape { blocks: self.capacity.blocks, ..self.cache_shape() };
         let activations = Activations::new(&self.backend, &self.shape, self.vocabulary, self.capacity)?;
         self.working = Some(Working { cache: self.backend.cache(shape)?, activations });
         Ok(())
@@ -259,11 +288,11 @@ impl<B: Backend> Network for Llama<B> {
     }
 
     fn cache_layout(&self) -> Option<String> {
-        self.backend.cache_layout()
+        self.backend.cache_layout(self.capacity.kv_type)
     }
 
     fn block_bytes(&self) -> usize {
-        self.backend.block_bytes(cache_shape(&self.shape))
+        self.backend.block_bytes(self.cache_shape())
     }
 
     fn read_block(&mut self, block: BlockId, into: &mut [u8]) -> Result<(), Error> {

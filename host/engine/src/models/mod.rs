@@ -1,6 +1,7 @@
 //! Forward passes. Each architecture is a file that reads like the paper; what it computes on is
 //! behind [`Backend`].
 
+mod bert;
 mod hyperparameters;
 mod llama;
 mod rope;
@@ -9,18 +10,19 @@ mod tests;
 mod weights;
 
 use crate::{
-    Config, Error,
-    backend::{Activation, BLOCK_TOKENS, Backend, Batch, BlockId, RopePairs},
+    Config, Error, KvType, Pooling,
+    backend::{Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, RopePairs},
     gguf::Gguf,
     ready::{Image, Part},
     residency::Footprint,
 };
 
+use bert::Bert;
 use hyperparameters::{Hyperparameters, Variant};
 use llama::Llama;
 
 /// The architectures that this engine runs.
-const VARIANTS: [Variant; 4] = [
+const VARIANTS: [Variant; 5] = [
     LLAMA,
     Variant { name: "qwen2", pairs: RopePairs::Halves, ..LLAMA },
     Variant { name: "qwen3", pairs: RopePairs::Halves, has_head_norms: true, ..LLAMA },
@@ -31,6 +33,15 @@ const VARIANTS: [Variant; 4] = [
         scales_embeddings: true,
         ..LLAMA
     },
+    Variant {
+        name: "gemma3",
+        pairs: RopePairs::Halves,
+        has_head_norms: true,
+        activation: Activation::Gelu,
+        scales_embeddings: true,
+        has_post_norms: true,
+        window_period: 6,
+    },
 ];
 
 const LLAMA: Variant = Variant {
@@ -39,7 +50,15 @@ const LLAMA: Variant = Variant {
     has_head_norms: false,
     activation: Activation::Silu,
     scales_embeddings: false,
+    has_post_norms: false,
+    window_period: 0,
 };
+
+/// What [`Network::prepare`] is for.
+const PREPARED: &str = "a step runs on a model that is prepared";
+
+/// Rows of logits there is room for where few sequences run together: for guessed tokens.
+const LOGITS_ROWS_MIN: usize = 16;
 
 /// A model's forward pass with the device state it needs.
 pub(crate) trait Network: Send {
@@ -54,6 +73,9 @@ pub(crate) trait Network: Send {
     /// `[rows, width]` normalised hidden states of the first rows of the last batch.
     fn hidden(&mut self, rows: usize) -> Result<&[f32], Error>;
 
+    /// How hidden states become an embedding, unless one is asked for otherwise.
+    fn pooling(&self) -> Pooling;
+
     /// Makes the KV cache and the buffers of a step; nothing is in the cache then. Before this, and after
     /// [`Network::release`], there is nothing to compute with.
     fn prepare(&mut self) -> Result<(), Error>;
@@ -64,17 +86,25 @@ pub(crate) trait Network: Send {
     /// Every matrix as it lies in the device's memory, for an image.
     fn matrices(&self) -> Vec<(String, Vec<Part>)>;
 
-    /// [`Backend::cache_layout`].
-    fn cache_layout(&self) -> Option<String>;
+    /// [`Backend::cache_layout`]; `None`, too, where blocks are of use within a step only.
+    fn cache_layout(&self) -> Option<String> {
+        None
+    }
 
-    /// Bytes of a block of the cache.
-    fn block_bytes(&self) -> usize;
+    /// Bytes of a block of the cache; of use where there is a layout, as is what follows.
+    fn block_bytes(&self) -> usize {
+        0
+    }
 
     /// [`Backend::read_block`] of the cache.
-    fn read_block(&mut self, block: BlockId, into: &mut [u8]) -> Result<(), Error>;
+    fn read_block(&mut self, _block: BlockId, _into: &mut [u8]) -> Result<(), Error> {
+        Err(Error::Invalid("this model keeps no blocks".into()))
+    }
 
     /// [`Backend::write_block`] of the cache.
-    fn write_block(&mut self, block: BlockId, from: &[u8]) -> Result<(), Error>;
+    fn write_block(&mut self, _block: BlockId, _from: &[u8]) -> Result<(), Error> {
+        Err(Error::Invalid("this model keeps no blocks".into()))
+    }
 
     /// Length of a hidden state.
     fn width(&self) -> usize;
@@ -94,15 +124,19 @@ pub(crate) struct Capacity {
     pub(crate) blocks: usize,
     /// Tokens of a sequence.
     pub(crate) context_tokens: usize,
+    /// How keys and values are kept.
+    pub(crate) kv_type: KvType,
+    /// Whether a token sees those after it, so that a sequence is computed in one step.
+    pub(crate) whole_sequences: bool,
 }
 
 /// What a file's model takes on a device.
 pub(crate) fn footprint<B: Backend>(backend: &B, gguf: &Gguf, config: &Config) -> Result<Footprint, Error> {
-    let shape = Hyperparameters::read(gguf, variant(gguf)?)?;
-    let block_bytes = backend.block_bytes(llama::cache_shape(&shape));
-    let capacity = capacity(&shape, block_bytes, config)?;
+    let shape = Shape::read(gguf)?;
+    let block_bytes = backend.block_bytes(shape.cache(config));
+    let capacity = shape.capacity(block_bytes, config)?;
     let vocabulary = gguf.tensor("token_embd.weight")?.rows;
-    let working = capacity.blocks * block_bytes + llama::buffer_bytes(&shape, vocabulary, capacity);
+    let working = capacity.blocks * block_bytes + shape.buffer_bytes(vocabulary, capacity);
     let memory_bytes = gguf.weights_bytes();
     Ok(Footprint { awake_bytes: memory_bytes.saturating_add(working as u64), memory_bytes })
 }
@@ -115,39 +149,105 @@ pub(crate) fn load<B: Backend>(
     image: Option<&Image>,
     config: &Config,
 ) -> Result<(Box<dyn Network>, Capacity), Error> {
-    let variant = variant(gguf)?;
-    let shape = Hyperparameters::read(gguf, variant)?;
-    let block_bytes = backend.block_bytes(llama::cache_shape(&shape));
-    let capacity = capacity(&shape, block_bytes, config)?;
-    let network = Llama::load(backend.clone(), gguf, image, variant, capacity);
+    let shape = Shape::read(gguf)?;
+    let capacity = shape.capacity(backend.block_bytes(shape.cache(config)), config)?;
+    let backend = backend.clone();
+    let network: Result<Box<dyn Network>, _> =
+        match shape {
+            Shape::Decoder(variant, shape) => Llama::load(backend, gguf, image, variant, shape, capacity)
+                .map(|network| Box::new(network) as _),
+            Shape::Encoder(variant, shape) => Bert::load(backend, gguf, image, variant, shape, capacity)
+                .map(|network| Box::new(network) as _),
+        };
     // A device doesn't know which file a tensor is from.
     let network = network.map_err(|error| match error {
         Error::Invalid(reason) => gguf.bad(reason),
         other => other,
     })?;
-    Ok((Box::new(network), capacity))
+    Ok((network, capacity))
 }
 
-fn variant(gguf: &Gguf) -> Result<Variant, Error> {
-    let name: &str = gguf.metadata().require("general.architecture")?;
-    VARIANTS.into_iter().find(|variant| variant.name == name).ok_or_else(|| {
-        let known = VARIANTS.map(|variant| variant.name).join(", ");
-        gguf.bad(format!("architecture \"{name}\" is not supported; this engine runs {known}"))
-    })
+/// Whether models of an architecture continue text; others only embed it.
+pub(crate) fn generates(architecture: &str) -> bool {
+    VARIANTS.iter().any(|variant| variant.name == architecture)
 }
 
-fn capacity(shape: &Hyperparameters, block_bytes: usize, config: &Config) -> Result<Capacity, Error> {
-    let context_tokens = shape.context_tokens.min(config.context_tokens_max);
-    let wanted = context_tokens.div_ceil(BLOCK_TOKENS).saturating_mul(config.sequences_max);
-    let blocks = wanted.min(config.kv_bytes_max / block_bytes);
-    if blocks == 0 {
-        let bound = config.kv_bytes_max;
-        return Err(Error::Invalid(format!("kv_bytes_max {bound} holds no KV block of {block_bytes} bytes")));
+/// A file's model, by the forward pass that runs it.
+enum Shape {
+    Decoder(Variant, Hyperparameters),
+    Encoder(bert::Variant, bert::Hyperparameters),
+}
+
+impl Shape {
+    fn read(gguf: &Gguf) -> Result<Self, Error> {
+        let name: &str = gguf.metadata().require("general.architecture")?;
+        if let Some(variant) = VARIANTS.into_iter().find(|variant| variant.name == name) {
+            return Ok(Self::Decoder(variant, Hyperparameters::read(gguf, variant)?));
+        }
+        if let Some(variant) = bert::VARIANTS.into_iter().find(|variant| variant.name == name) {
+            return Ok(Self::Encoder(variant, bert::Hyperparameters::read(gguf, variant)?));
+        }
+        let known = VARIANTS.iter().map(|variant| variant.name);
+        let known: Vec<_> = known.chain(bert::VARIANTS.iter().map(|variant| variant.name)).collect();
+        let known = known.join(", ");
+        Err(gguf.bad(format!("architecture \"{name}\" is not supported; this engine runs {known}")))
     }
-    Ok(Capacity {
-        batch_tokens_max: config.batch_tokens_max,
-        logits_rows_max: config.sequences_max,
-        blocks,
-        context_tokens: context_tokens.min(blocks * BLOCK_TOKENS),
-    })
+
+    /// The cache that it wants; blocks are for [`Shape::capacity`] to count.
+    fn cache(&self, config: &Config) -> CacheShape {
+        match self {
+            Self::Decoder(_, shape) => llama::cache_shape(shape, config.kv_type),
+            Self::Encoder(_, shape) => shape.cache_shape(),
+        }
+    }
+
+    fn capacity(&self, block_bytes: usize, config: &Config) -> Result<Capacity, Error> {
+        let bound = config.kv_bytes_max;
+        let blocks_max = bound / block_bytes;
+        if blocks_max == 0 {
+            return Err(Error::Invalid(format!(
+                "kv_bytes_max {bound} holds no KV block of {block_bytes} bytes"
+            )));
+        }
+        Ok(match self {
+            Self::Decoder(_, shape) => {
+                let context_tokens = shape.context_tokens.min(config.context_tokens_max);
+                let wanted = context_tokens.div_ceil(BLOCK_TOKENS).saturating_mul(config.sequences_max);
+                let blocks = wanted.min(blocks_max);
+                Capacity {
+                    batch_tokens_max: config.batch_tokens_max,
+                    logits_rows_max: config.sequences_max.max(LOGITS_ROWS_MIN),
+                    blocks,
+                    context_tokens: context_tokens.min(blocks * BLOCK_TOKENS),
+                    kv_type: config.kv_type,
+                    whole_sequences: false,
+                }
+            }
+            // Keys and values are of use within one step only.
+            Self::Encoder(_, shape) => {
+                let context_tokens = shape.context_tokens.min(config.context_tokens_max);
+                let batch_tokens_max = config.batch_tokens_max.max(context_tokens);
+                // A sequence may leave its last block partly empty, and the scheduler keeps one for it to
+                // grow into.
+                let wanted = batch_tokens_max.div_ceil(BLOCK_TOKENS) + 2 * config.sequences_max;
+                let blocks = wanted.min(blocks_max);
+                Capacity {
+                    batch_tokens_max,
+                    logits_rows_max: 0,
+                    blocks,
+                    context_tokens: context_tokens.min(blocks * BLOCK_TOKENS),
+                    kv_type: KvType::Bf16,
+                    whole_sequences: true,
+                }
+            }
+        })
+    }
+
+    /// Bytes of the buffers of a step.
+    fn buffer_bytes(&self, vocabulary: usize, capacity: Capacity) -> usize {
+        match self {
+            Self::Decoder(_, shape) => llama::buffer_bytes(shape, vocabulary, capacity),
+            Self::Encoder(_, shape) => shape.buffer_bytes(capacity),
+        }
+    }
 }

@@ -34,6 +34,11 @@ pub(super) fn read(keys: &Keys<'_>, pairs: RopePairs, size: usize) -> Result<Rop
     Ok(Rope { pairs, frequencies })
 }
 
+/// Rotation of whole heads whose context wasn't stretched.
+pub(super) fn unscaled(pairs: RopePairs, size: usize, base: f32) -> Rope {
+    Rope { pairs, frequencies: frequencies(size, base) }
+}
+
 /// `base^(-2i/rotated)` radians per position.
 fn frequencies(rotated: usize, base: f32) -> Vec<f32> {
     (0..rotated / 2).map(|i| base.powf(-2.0 * i as f32 / rotated as f32)).collect()

@@ -11,6 +11,7 @@ mod bytes;
 mod container;
 mod image;
 mod prefixes;
+mod proof;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::{
     Bytes,
     container::{self, Container},
 };
-use crate::kv::BlockHash;
+use crate::{catalog::seconds_since_1970, kv::BlockHash};
 
 /// A block to keep.
 #[derive(Debug, Clone)]
@@ -84,5 +84,5 @@ pub(super) fn write(file: &mut File, root: BlockHash, blocks: &[Block]) -> io::R
 
 /// Now, as blocks count time.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    seconds_since_1970(SystemTime::now())
 }

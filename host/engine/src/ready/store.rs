@@ -12,13 +12,17 @@ use std::{
 use super::{
     Block, Matrices, Prefixes,
     image::{self, Image},
-    prefixes,
+    prefixes, proof,
 };
-use crate::{catalog::Digest, kv::BlockHash};
+use crate::{
+    catalog::{Digest, files::sync_dir},
+    kv::BlockHash,
+};
 
-/// What the names of images and of prefixes end with.
+/// What the names of images, of prefixes and of what models say end with.
 const IMAGE: &str = ".image";
 const PREFIXES: &str = ".prefixes";
+const PROOF: &str = ".proof";
 /// What the name of a file begins with that is not whole.
 const UNFINISHED: &str = ".unfinished-";
 
@@ -98,6 +102,23 @@ impl Store {
         self.write(&self.path(digest, layout, PREFIXES), bytes, write)
     }
 
+    /// What a model of this kind said, if that is known.
+    pub(crate) fn proof(&self, digest: &Digest, layout: &str, kind: &str) -> Option<Vec<u32>> {
+        find(&self.path(digest, layout, PROOF), |path| proof::read(path, kind))?.ok()
+    }
+
+    /// Keeps what a model of this kind says, in place of what was kept.
+    pub(crate) fn write_proof(
+        &self,
+        digest: &Digest,
+        layout: &str,
+        kind: &str,
+        said: &[u32],
+    ) -> io::Result<()> {
+        let write = |file: &mut File| proof::write(file, kind, said);
+        self.write(&self.path(digest, layout, PROOF), size_of_val(said) as u64, write)
+    }
+
     /// Removes everything of a model. Maps stay good.
     pub(crate) fn remove_all(&self, digest: &Digest) -> io::Result<()> {
         self.remove(|name| name.starts_with(digest.hex()))
@@ -130,32 +151,29 @@ impl Store {
         // It is mapped from now on, and must not change.
         file.set_permissions(Permissions::from_mode(0o444))?;
         fs::rename(staged, path)?;
-        sync(&self.dir)
+        sync_dir(&self.dir)
     }
 
     /// Removes files until one of `bytes` at `path` is within the bound.
     fn make_room(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let max = self.bytes_max;
+        if bytes > max {
+            let reason = format!("it has {bytes} bytes, all of its kind may have {max} (ready_bytes_max)");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, reason));
+        }
         let mut files = self.list()?;
         files.retain(|(other, ..)| other != path);
         files.sort_by_key(|(_, _, used_at)| *used_at);
         let mut total = files.iter().fold(bytes, |total, (_, bytes, _)| total.saturating_add(*bytes));
         for (path, bytes, _) in files {
-            if total <= self.bytes_max {
-                return Ok(());
+            if total <= max {
+                break;
             }
             tracing::info!(file = %name_of(&path), "removed what was kept of a model, to make room");
             ignore_absent(fs::remove_file(path))?;
             total -= bytes;
         }
-        match total <= self.bytes_max {
-            true => Ok(()),
-            false => {
-                let max = self.bytes_max;
-                let reason =
-                    format!("it has {bytes} bytes, all of its kind may have {max} (ready_bytes_max)");
-                Err(io::Error::new(io::ErrorKind::QuotaExceeded, reason))
-            }
-        }
+        Ok(())
     }
 
     /// Every file with its bytes and when it was last used.
@@ -163,7 +181,7 @@ impl Store {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            if [IMAGE, PREFIXES].iter().any(|kind| name_of(&path).ends_with(kind)) {
+            if [IMAGE, PREFIXES, PROOF].iter().any(|kind| name_of(&path).ends_with(kind)) {
                 // One that went since is no concern.
                 let Ok(metadata) = fs::metadata(&path) else { continue };
                 files.push((path, metadata.len(), metadata.modified()?));
@@ -178,7 +196,7 @@ impl Store {
                 ignore_absent(fs::remove_file(path))?;
             }
         }
-        sync(&self.dir)
+        sync_dir(&self.dir)
     }
 
     fn path(&self, digest: &Digest, layout: &str, kind: &str) -> PathBuf {
@@ -211,9 +229,4 @@ fn ignore_absent(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// A rename or a removal lasts when the folder is synced.
-fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

@@ -195,7 +195,10 @@ fn images_beyond_the_bound_go_those_mapped_longest_ago_first() {
     write(&store, &digest(3)).unwrap();
     let has = [1, 2, 3].map(|of| store.has_image(&digest(of), LAYOUT));
     assert_eq!(has, [true, false, true]);
-    let (tight, _dir) = self::store(9105);
+    let (tight, dir) = self::store(9106);
+    write(&tight, &digest(2)).unwrap();
+    let tight = Store::open(dir.path(), 9105).unwrap();
     let error = write(&tight, &digest(1)).unwrap_err().to_string();
+    assert!(tight.has_image(&digest(2), LAYOUT), "nothing is given up for what has no room");
     assert_eq!(error, "it has 9106 bytes, all of its kind may have 9105 (ready_bytes_max)");
 }

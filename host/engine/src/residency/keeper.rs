@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Action, Bounds, Footprint, KeepAlive, ModelKey, ModelResidency, Phase, Policy, Progress, Tier,
-    machine::{Grant, Machine, Refusal, Time, WaiterId, Want},
+    machine::{Grant, Machine, Refusal, Time, View, WaiterId, Want},
 };
 use crate::{
     Error, Prefix,
@@ -142,12 +142,14 @@ struct Known {
 
 /// A model that the catalogue has.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) digest: Digest,
-    pub(super) footprint: Footprint,
-    pub(super) policy: Policy,
+pub(crate) struct Found {
+    pub(crate) source: Source,
+    pub(crate) path: PathBuf,
+    pub(crate) digest: Digest,
+    pub(crate) footprint: Footprint,
+    pub(crate) policy: Policy,
     /// [`Tier::Disk`] or [`Tier::Cold`].
-    pub(super) tier: Tier,
+    pub(crate) tier: Tier,
 }
 
 /// Answers that are sent once the lock is gone: one that comes too late gives back its lease.
@@ -240,8 +242,14 @@ impl Keeper {
         let mut state = self.lock();
         state.machine.close();
         self.act(state);
-        // An error means that the thread has ended already; a full queue, that it will see it is closed.
+        // An error means that the thread has ended already; a full queue, that it reads on and then sees
+        // that it is closed.
         drop(self.orders.try_send(Order::Stop));
+    }
+
+    /// Whether all waiting has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().machine.is_closed()
     }
 
     fn order(&self, order: Order) -> Result<(), Error> {
@@ -322,7 +330,7 @@ impl Keeper {
                 awake_bytes: view.awake_bytes,
                 since: at(view.since).unwrap_or(self.epoch),
                 sleeps_at: view.sleeps_at.and_then(at),
-                progress: known.progress,
+                progress: known.progress.or_else(|| self.queued(&view)),
                 failure: view.failure.and_then(|(reason, retry_at)| Some((reason, at(retry_at)?))),
                 wakes: known.wakes,
                 last_wake: known.last_wake,
@@ -331,6 +339,14 @@ impl Keeper {
         let mut models: Vec<_> = models.collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
         models.into()
+    }
+
+    /// The progress of a model that is waited for, and not woken yet.
+    fn queued(&self, view: &View) -> Option<Progress> {
+        let since = self.epoch.checked_add(view.waits_since?)?;
+        let (from, bytes_total) = (view.tier, view.awake_bytes);
+        let queued = Progress { phase: Phase::Queued, from, bytes: 0, bytes_total, since, expected: None };
+        (from != Tier::Awake).then_some(queued)
     }
 }
 
@@ -358,16 +374,21 @@ impl Keeper {
         self.lock().models.iter().position(|known| known.digest == *digest).map(ModelKey)
     }
 
+    /// Whether a model could be awake beside those that are pinned.
+    pub(super) fn check_size(&self, footprint: Footprint) -> Result<(), Refusal> {
+        self.lock().machine.check_size(footprint.awake_bytes, None)
+    }
+
     /// A model that was not known before.
-    pub(super) fn add(&self, found: Found) -> Result<ModelKey, Refusal> {
+    pub(crate) fn add(&self, found: Found) -> Result<ModelKey, Refusal> {
         let now = self.now();
-        let Found { digest, footprint, policy, tier } = found;
+        let Found { source, path, digest, footprint, policy, tier } = found;
         let mut state = self.lock();
         state.machine.check_size(footprint.awake_bytes, None)?;
         let key = state.machine.add(footprint, policy, tier, now);
         state.models.push(Known {
-            source: Source::File(PathBuf::new()),
-            path: PathBuf::new(),
+            source,
+            path,
             digest,
             footprint,
             loaded: None,
@@ -380,7 +401,7 @@ impl Keeper {
     }
 
     /// From now on, a source means this model.
-    pub(super) fn bind(&self, source: &Source, key: ModelKey, path: PathBuf) {
+    pub(crate) fn bind(&self, source: &Source, key: ModelKey, path: PathBuf) {
         let mut state = self.lock();
         let known = &mut state.models[key.0];
         (known.source, known.path) = (source.clone(), path);
@@ -388,7 +409,7 @@ impl Keeper {
     }
 
     /// Answers a caller once a model is awake.
-    pub(super) fn want(self: &Arc<Self>, key: ModelKey, wish: Wish, reply: Reply<Opened>) {
+    pub(crate) fn want(self: &Arc<Self>, key: ModelKey, wish: Wish, reply: Reply<Opened>) {
         let now = self.now();
         let mut state = self.lock();
         let deadline = wish.deadline.saturating_duration_since(self.epoch);
@@ -400,7 +421,6 @@ impl Keeper {
         let answer = match want {
             Ok(Want::Waits(waiter)) => {
                 state.waiters.insert(waiter, Waiter { key, keep_alive: wish.keep_alive, reply });
-                state.note_queued(key);
                 return self.act(state);
             }
             Ok(Want::Granted(grant)) => Ok(self.opened(&state, grant, wish.keep_alive)),
@@ -411,7 +431,7 @@ impl Keeper {
     }
 
     /// Does what is asked of a model.
-    pub(super) fn answer(self: &Arc<Self>, key: ModelKey, ask: Ask) -> Result<(), Error> {
+    pub(crate) fn answer(self: &Arc<Self>, key: ModelKey, ask: Ask) -> Result<(), Error> {
         let now = self.now();
         let mut state = self.lock();
         let machine = &mut state.machine;
@@ -441,8 +461,8 @@ impl Keeper {
         let expected = state.machine.wake_took(key, from);
         let progress = &mut state.models[key.0].progress;
         let since = match progress {
-            Some(progress) if progress.phase != Phase::Queued => progress.since,
-            _ => Instant::now(),
+            Some(progress) => progress.since,
+            None => Instant::now(),
         };
         let expected = (!expected.is_zero()).then_some(expected);
         *progress = Some(Progress { phase, from, bytes, bytes_total: total, since, expected });
@@ -519,18 +539,6 @@ impl State {
     fn forget_gone(&mut self, now: Time) {
         let Self { waiters, machine, .. } = self;
         waiters.retain(|id, waiter| !(waiter.reply.is_closed() && machine.leave(waiter.key, *id, now)));
-    }
-
-    /// Shows a model that is waited for, and not woken yet, as queued.
-    fn note_queued(&mut self, key: ModelKey) {
-        let view = self.machine.view(key);
-        let known = &mut self.models[key.0];
-        if known.progress.is_none() && view.tier != Tier::Awake {
-            let (bytes_total, since) = (view.awake_bytes, Instant::now());
-            let from = view.tier;
-            known.progress =
-                Some(Progress { phase: Phase::Queued, from, bytes: 0, bytes_total, since, expected: None });
-        }
     }
 }
 

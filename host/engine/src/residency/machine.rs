@@ -22,10 +22,13 @@ const NEVER: Time = Time::MAX;
 const WAKE_MIN: Duration = Duration::from_millis(1);
 
 /// How awake a model is; the smaller, the sooner it answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// Ready to compute.
+    #[default]
     Awake,
     /// Weights and tokenizer are in memory, working buffers and the KV cache are not.
     Memory,
@@ -135,6 +138,8 @@ pub(crate) struct View {
     pub(crate) pinned: bool,
     pub(crate) leases: usize,
     pub(crate) waiters: usize,
+    /// Since when its first caller waits.
+    pub(crate) waits_since: Option<Time>,
     /// Bytes it has in memory now.
     pub(crate) bytes: u64,
     pub(crate) awake_bytes: u64,
@@ -304,7 +309,7 @@ impl Machine {
             return;
         }
         model.leases = model.leases.checked_sub(1).expect("a lease is given back once");
-        let default = model.policy.idle[0].map_or(NEVER, |idle| now.saturating_add(idle));
+        let default = model.idle_from(now);
         model.idle_until = match keep_alive {
             None => model.idle_until.max(default),
             Some(KeepAlive::AtLeast(time)) => model.idle_until.max(now.saturating_add(time)),
@@ -320,8 +325,7 @@ impl Machine {
         let model = &mut self.models[key.0];
         model.rate.count(now);
         if model.tier == Tier::Awake {
-            model.idle_until =
-                model.idle_until.max(model.policy.idle[0].map_or(NEVER, |idle| now.saturating_add(idle)));
+            model.idle_until = model.idle_until.max(model.idle_from(now));
         } else {
             self.clock += 1;
             model.summoned = true;
@@ -369,7 +373,7 @@ impl Machine {
                 model.wake_took[model.tier as usize] = took;
                 model.tier = Tier::Awake;
                 model.load += 1;
-                model.idle_until = model.policy.idle[0].map_or(NEVER, |idle| now.saturating_add(idle));
+                model.idle_until = model.idle_from(now);
                 (model.failures, model.failure) = (0, None);
             }
             Err((tier, reason)) => {
@@ -420,6 +424,11 @@ impl Machine {
         }
     }
 
+    /// Whether it was [closed](Machine::close).
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Time) {
         self.settle(now);
@@ -464,6 +473,7 @@ impl Machine {
             pinned: model.pinned,
             leases: model.leases,
             waiters: model.waiters.len(),
+            waits_since: model.waiters.front().map(|waiter| waiter.since),
             bytes: model.charge(),
             awake_bytes: model.footprint.awake_bytes,
             since: model.since,
@@ -508,6 +518,8 @@ impl Machine {
         for key in self.wanted(now) {
             let model = &self.models[key.0];
             if let Err(refusal) = self.check_size(model.footprint.awake_bytes, Some(key)) {
+                // Nobody waits for an answer to that.
+                self.models[key.0].summoned = false;
                 self.refuse(key, &refusal);
                 continue;
             }
@@ -641,6 +653,11 @@ impl Machine {
 }
 
 impl Model {
+    /// Until when it stays awake if it isn't used from now on.
+    fn idle_from(&self, now: Time) -> Time {
+        self.policy.idle[0].map_or(NEVER, |idle| now.saturating_add(idle))
+    }
+
     /// Whether a caller gets a lease at once.
     fn is_serving(&self) -> bool {
         self.tier == Tier::Awake && self.moving.is_none() && !self.yields

@@ -25,6 +25,8 @@ mod status;
 mod tests;
 mod victims;
 
+#[cfg(test)]
+pub(crate) use keeper::Found;
 pub(crate) use keeper::{Ask, Keeper, Lease, Opened, Order, Origin, Wish};
 pub(crate) use machine::{Action, Bounds, Footprint, ModelKey, Policy};
 pub use machine::{KeepAlive, Tier};

@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
@@ -15,12 +16,12 @@ use std::{
 };
 
 use super::{
-    Keeper, ModelKey, Order, Policy, Tier,
+    Ask, Keeper, ModelKey, Order, Policy, Tier,
     keeper::{Found, too_large},
 };
 use crate::{
     Catalog, Config, Error, backend::Backend, catalog::Digest, gguf::Gguf, loader::Source, models,
-    ready::Store,
+    ready::Store, worker::panic_text,
 };
 
 /// The thread's state.
@@ -53,6 +54,9 @@ impl<B: Backend> Resolver<B> {
     /// The thread's body; ends when told to, or when no one can send orders any more.
     pub(crate) fn run(mut self) {
         while let Some(keeper) = self.keeper.upgrade() {
+            if keeper.is_closed() {
+                return;
+            }
             let wait = keeper.time_to_look();
             drop(keeper);
             let order = self.orders.recv_timeout(wait);
@@ -63,6 +67,9 @@ impl<B: Backend> Resolver<B> {
                     // Whoever is gone doesn't miss the error.
                     Err(error) => drop(reply.send(Err(error))),
                 },
+                Ok(Order::Ask { source, ask: Ask::Fit, reply }) => {
+                    drop(reply.send(guarded(|| self.check_fit(&keeper, &source))));
+                }
                 Ok(Order::Ask { source, ask, reply }) => {
                     let found = self.find(&keeper, &source);
                     drop(reply.send(found.and_then(|key| keeper.answer(key, ask))));
@@ -75,13 +82,26 @@ impl<B: Backend> Resolver<B> {
 
     /// The model that a source means now. It takes its place among the models when it is first seen.
     fn find(&mut self, keeper: &Arc<Keeper>, source: &Source) -> Result<ModelKey, Error> {
+        guarded(|| {
+            let (path, digest) = self.resolve(source)?;
+            let key = match keeper.find(&digest) {
+                Some(key) => key,
+                None => self.add(keeper, source, &path, &digest)?,
+            };
+            keeper.bind(source, key, path);
+            Ok(key)
+        })
+    }
+
+    /// Whether a model could ever be awake. One that nobody wanted yet stays unknown.
+    fn check_fit(&mut self, keeper: &Arc<Keeper>, source: &Source) -> Result<(), Error> {
         let (path, digest) = self.resolve(source)?;
-        let key = match keeper.find(&digest) {
-            Some(key) => key,
-            None => self.add(keeper, source, &path, &digest)?,
-        };
-        keeper.bind(source, key, path);
-        Ok(key)
+        if let Some(key) = keeper.find(&digest) {
+            return keeper.answer(key, Ask::Fit);
+        }
+        let footprint = models::footprint(&self.backend, &Gguf::open(&path)?, &self.config)?;
+        let fits = keeper.check_size(footprint);
+        fits.map_err(|refusal| too_large(&source.to_string(), footprint, &refusal))
     }
 
     fn add(
@@ -95,13 +115,18 @@ impl<B: Backend> Resolver<B> {
         let footprint = models::footprint(&self.backend, &gguf, &self.config)?;
         let is_ready = self.backend.layout().is_some_and(|layout| self.store.has_image(digest, &layout));
         let tier = if is_ready { Tier::Disk } else { Tier::Cold };
-        let found = Found { digest: digest.clone(), footprint, policy: self.policy(), tier };
+        let (policy, digest) = (self.policy(source), digest.clone());
+        let found = Found { source: source.clone(), path: path.to_owned(), digest, footprint, policy, tier };
         keeper.add(found).map_err(|refusal| too_large(&source.to_string(), footprint, &refusal))
     }
 
-    fn policy(&self) -> Policy {
+    /// When a model sleeps that is first opened by this name.
+    fn policy(&self, source: &Source) -> Policy {
         let residency = &self.config.residency;
-        Policy { idle: [residency.awake_idle, residency.memory_idle, residency.disk_idle] }
+        match residency.models.get(&source.to_string()) {
+            Some(own) => Policy { idle: [own.awake, own.memory, own.disk] },
+            None => Policy { idle: [residency.awake_idle, residency.memory_idle, residency.disk_idle] },
+        }
     }
 
     fn resolve(&mut self, source: &Source) -> Result<(PathBuf, Digest), Error> {
@@ -129,5 +154,41 @@ impl<B: Backend> Resolver<B> {
         let digest = Digest::of_file(path)?;
         self.digests.insert(path.to_owned(), (stamp, digest.clone()));
         Ok(digest)
+    }
+}
+
+/// Reads a file that may be anything. A panic costs who asked for it, not the thread.
+fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let read = catch_unwind(AssertUnwindSafe(read));
+    read.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::{channel, sync_channel},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{backend::reference::Reference, residency::Bounds};
+
+    #[test]
+    fn a_full_queue_does_not_keep_it_from_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path());
+        let (catalog, store) = (Catalog::open(folder.path()), Store::open(&config.residency.ready_dir, 0));
+        let (orders, orders_in) = sync_channel(1);
+        let bounds = Bounds {
+            memory_bytes_max: 0,
+            waiters_max: 1,
+            residence_min: Duration::ZERO,
+            backoff: (Duration::ZERO, Duration::ZERO),
+        };
+        let keeper = Keeper::new(bounds, orders.clone(), channel().0);
+        orders.send(Order::Look).unwrap();
+        keeper.close();
+        let (catalog, store) = (catalog.unwrap(), store.unwrap());
+        Resolver::new(orders_in, Arc::downgrade(&keeper), catalog, store, Reference, config).run();
     }
 }

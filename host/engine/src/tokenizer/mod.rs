@@ -1,8 +1,8 @@
 //! Text to token ids and back, from the vocabulary that a model's file carries.
 //!
 //! `special` cuts out the tokens that are spelled in the text as such; `pieces` and `bpe`, or `spm`,
-//! turn the rest into tokens, both by the merge loop of `merge`. [`Detokenizer`] goes the other way
-//! one token at a time. Ids are those that llama.cpp finds.
+//! turn the rest into tokens, both by the merge loop of `merge`, or `wordpiece` does. [`Detokenizer`]
+//! goes the other way one token at a time. Ids are those that llama.cpp finds.
 
 mod bpe;
 mod detokenizer;
@@ -11,6 +11,7 @@ mod pieces;
 mod special;
 mod spm;
 mod vocabulary;
+mod wordpiece;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use pieces::Pieces;
 use special::SpecialTokens;
 use spm::Spm;
 use vocabulary::{Kind, Spelling, Vocabulary};
+use wordpiece::WordPiece;
 
 pub(crate) use detokenizer::Detokenizer;
 
@@ -73,6 +75,8 @@ enum Algorithm {
     Bpe(Bpe),
     /// `llama`: SentencePiece's BPE.
     Spm(Spm),
+    /// `bert`.
+    WordPiece(WordPiece),
 }
 
 impl Tokenizer {
@@ -95,13 +99,33 @@ impl Tokenizer {
                 let spm = Spm::from_metadata(metadata, &vocabulary)?;
                 (vocabulary, Algorithm::Spm(spm), true)
             }
+            "bert" => {
+                let vocabulary = Vocabulary::from_metadata(metadata, Spelling::SentencePiece)?;
+                let key = "tokenizer.ggml.unknown_token_id";
+                let unknown = token_id(metadata, key, vocabulary.len())?.or(vocabulary.find_any("[UNK]"));
+                let unknown =
+                    unknown.ok_or_else(|| metadata.bad(key, "is missing, and no token is [UNK]"))?;
+                let wordpiece = WordPiece::new(&vocabulary, unknown);
+                (vocabulary, Algorithm::WordPiece(wordpiece), true)
+            }
             other => {
-                let problem = format!("names tokenizer \"{other}\", this engine has \"gpt2\" and \"llama\"");
+                let problem =
+                    format!("names tokenizer \"{other}\", this engine has \"gpt2\", \"llama\" and \"bert\"");
                 return Err(metadata.bad("tokenizer.ggml.model", problem));
             }
         };
         let token = |key| token_id(metadata, key, vocabulary.len());
-        let (bos, eos) = (token("tokenizer.ggml.bos_token_id")?, token("tokenizer.ggml.eos_token_id")?);
+        let is_bert = matches!(algorithm, Algorithm::WordPiece(_));
+        let [bos_key, eos_key] = match is_bert {
+            true => ["tokenizer.ggml.cls_token_id", "tokenizer.ggml.seperator_token_id"],
+            false => ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"],
+        };
+        let (mut bos, mut eos) = (token(bos_key)?, token(eos_key)?);
+        if is_bert {
+            // Older files name the tokens around a text as those that begin and end it.
+            bos = bos.or(token("tokenizer.ggml.bos_token_id")?);
+            eos = eos.or(token("tokenizer.ggml.eos_token_id")?);
+        }
         let mut ends: Vec<u32> = END_TOKENS.iter().flat_map(|text| vocabulary.find_any(text)).collect();
         ends.extend(eos);
         ends.extend(token("tokenizer.ggml.eot_token_id")?);
@@ -111,7 +135,7 @@ impl Tokenizer {
         Ok(Self {
             special: SpecialTokens::new(&vocabulary).map_err(|e| gguf.bad(e))?,
             add_bos: metadata.get("tokenizer.ggml.add_bos_token")?.unwrap_or(bos_by_default),
-            add_eos: metadata.get("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
+            add_eos: metadata.get("tokenizer.ggml.add_eos_token")?.unwrap_or(is_bert),
             vocabulary,
             algorithm,
             bos,
@@ -159,7 +183,11 @@ impl Tokenizer {
     /// The text of tokens, control tokens spelled out; bytes that are not UTF-8 become U+FFFD. The
     /// space that SPM puts before a text is taken off again, so this undoes [`Tokenizer::encode`].
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        let space = matches!(&self.algorithm, Algorithm::Spm(spm) if spm.add_space());
+        let space = match &self.algorithm {
+            Algorithm::Spm(spm) => spm.add_space(),
+            Algorithm::WordPiece(_) => true,
+            Algorithm::Bpe(_) => false,
+        };
         let mut bytes = Vec::new();
         let mut strip = space;
         for &id in ids {
@@ -213,6 +241,7 @@ impl Tokenizer {
         match &self.algorithm {
             Algorithm::Bpe(bpe) => bpe.encode(&self.vocabulary, text, merger, ids),
             Algorithm::Spm(spm) => spm.encode(&self.vocabulary, text, merger, ids),
+            Algorithm::WordPiece(wordpiece) => wordpiece.encode(&self.vocabulary, text, ids),
         }
     }
 

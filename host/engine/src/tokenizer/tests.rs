@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     gguf::writer::GgufWriter,
     template::ChatTemplate,
-    testing::{check_cases, model, mutated, texts},
+    testing::{cached, check_cases, model, mutated, texts},
 };
 
 const NORMAL: i32 = 1;
@@ -56,26 +56,57 @@ fn spell(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
     ids.iter().map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id).unwrap()).into_owned()).collect()
 }
 
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    #[serde(default)]
+    special: bool,
+    ids: Vec<u32>,
+}
+
+fn golden(json: &str) -> Vec<Case> {
+    let golden: Golden = serde_json::from_str(json).unwrap();
+    golden.cases
+}
+
 #[test]
 fn smollm2_finds_the_ids_that_llama_cpp_finds() {
-    #[derive(Deserialize)]
-    struct Golden {
-        cases: Vec<Case>,
-    }
-    #[derive(Deserialize)]
-    struct Case {
-        text: String,
-        special: bool,
-        ids: Vec<u32>,
-    }
-    let golden = include_str!("../../tests/data/tokenizer_smollm2.json");
-    let golden: Golden = serde_json::from_str(golden).unwrap();
-    assert_eq!(golden.cases.len(), 84);
+    let cases = golden(include_str!("../../tests/data/tokenizer_smollm2.json"));
+    assert_eq!(cases.len(), 84);
     let tokenizer = smollm2();
-    for Case { text, special, ids } in golden.cases {
+    for Case { text, special, ids } in cases {
         assert_eq!(tokenizer.encode(&text, special).unwrap(), ids, "{text:?}, special {special}");
         assert_eq!(tokenizer.decode(&ids).unwrap(), text, "round trip, special {special}");
     }
+}
+
+#[test]
+fn gemma_3_finds_the_ids_that_llama_cpp_finds() {
+    let gguf = Gguf::open(cached("gemma-3-270m-q4_k_m.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+    let cases = golden(include_str!("../../tests/data/tokenizer_gemma3.json"));
+    assert_eq!(cases.len(), 84);
+    for Case { text, special, ids } in cases {
+        assert_eq!(tokenizer.encode(&text, special).unwrap(), ids, "{text:?}, special {special}");
+    }
+}
+
+#[test]
+fn minilm_finds_the_ids_that_its_training_tokenizer_finds() {
+    let gguf = Gguf::open(cached("all-MiniLM-L6-v2.F16.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+    let cases = golden(include_str!("../../tests/data/tokenizer_minilm.json"));
+    assert!(cases.len() > 40, "{} cases", cases.len());
+    for Case { text, ids, .. } in cases {
+        assert_eq!(tokenizer.encode_prompt(&text, false).unwrap(), ids, "{text:?}");
+    }
+    let ids = tokenizer.encode("An unaffable CAT.", false).unwrap();
+    assert_eq!(spell(&tokenizer, &ids), [" an", " una", "ffa", "ble", " cat", " ."]);
 }
 
 #[test]
@@ -314,7 +345,7 @@ fn metadata_that_make_no_tokenizer_are_refused() {
         assert!(error.to_string().contains(problem), "{error}");
     };
     check(&GgufWriter::new(), "\"tokenizer.ggml.model\" is missing");
-    check(GgufWriter::new().str("tokenizer.ggml.model", "bert"), "names tokenizer \"bert\"");
+    check(GgufWriter::new().str("tokenizer.ggml.model", "t5"), "names tokenizer \"t5\"");
     check(&bpe(&["a x"]), "\"a x\" at 0, which joins no two tokens to one");
     check(&bpe(&["ab"]), "\"ab\" at 0");
     check(bpe(&[]).u32("tokenizer.ggml.eos_token_id", 7), "is 7, the vocabulary has 7 tokens");

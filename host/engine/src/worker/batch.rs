@@ -12,6 +12,7 @@ pub(super) struct BatchArrays {
     positions: Vec<u32>,
     spans: Vec<Span>,
     blocks: Vec<BlockId>,
+    generated: usize,
 }
 
 impl BatchArrays {
@@ -21,12 +22,14 @@ impl BatchArrays {
         self.positions.clear();
         self.spans.clear();
         self.blocks.clear();
+        self.generated = plan.generated;
         for entry in &plan.entries {
             let sequence = scheduler.running(entry.id).expect("a planned sequence runs");
             let (row, block) = (self.tokens.len(), self.blocks.len());
-            let range = entry.start..entry.start + entry.tokens;
-            self.tokens.extend(&sequence.tokens()[range.clone()]);
-            self.positions.extend(range.map(|position| position as u32));
+            let end = entry.start + entry.tokens;
+            self.tokens.extend(&sequence.tokens()[entry.start..end - entry.guesses]);
+            self.tokens.extend(&sequence.guesses()[..entry.guesses]);
+            self.positions.extend((entry.start..end).map(|position| position as u32));
             self.blocks.extend(sequence.blocks());
             self.spans.push(Span { rows: row..self.tokens.len(), blocks: block..self.blocks.len() });
         }
@@ -34,6 +37,7 @@ impl BatchArrays {
 
     /// The step's batch.
     pub(super) fn view(&self) -> Batch<'_> {
-        Batch { tokens: &self.tokens, positions: &self.positions, spans: &self.spans, blocks: &self.blocks }
+        let Self { tokens, positions, spans, blocks, generated } = self;
+        Batch { tokens, positions, spans, blocks, generated: *generated }
     }
 }

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Chunk, Error, Finish, Request, Usage,
+    Chunk, Error, Finish, Request, Tier, Usage,
     completion::Writer,
-    format::Format,
+    format::{Format, MaskTimes},
     sampler::{self, Sampler},
     stream::StopFilter,
     tokenizer::{Detokenizer, Tokenizer},
 };
+
+use super::lookup::Lookup;
 
 /// A sequence that generates.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(crate) struct Generation {
     stops: StopFilter,
     max_tokens: usize,
     logprobs: Option<u8>,
+    lookup: Option<Lookup>,
     writer: Writer,
     usage: Usage,
     prefill_began: Option<Instant>,
@@ -36,12 +39,13 @@ pub(super) enum Next {
 }
 
 impl Generation {
-    /// A generation that answers `request`, which is within its bounds, to `writer`.
+    /// A generation that answers `request`, which is within its bounds, to `writer`. It guesses no token
+    /// unless the request says so. Its model was woken from a tier, which took so long.
     pub(crate) fn new(
         request: Request,
         prompt_tokens: usize,
         format: Option<Format>,
-        wake: Duration,
+        (woken_from, wake): (Tier, Duration),
         writer: Writer,
     ) -> Self {
         Self {
@@ -51,11 +55,41 @@ impl Generation {
             stops: StopFilter::new(request.stop),
             max_tokens: request.max_tokens,
             logprobs: request.logprobs,
+            lookup: request.guess_tokens.filter(|tokens| *tokens > 0).map(Lookup::new),
             writer,
-            usage: Usage { prompt_tokens: prompt_tokens as u32, wake, ..Usage::default() },
+            usage: Usage { prompt_tokens: prompt_tokens as u32, wake, woken_from, ..Usage::default() },
             prefill_began: None,
             first_token: None,
         }
+    }
+
+    /// The most tokens that may still follow.
+    pub(super) fn tokens_left(&self) -> usize {
+        self.max_tokens - self.usage.completion_tokens as usize
+    }
+
+    /// What may follow the sequence's tokens.
+    pub(super) fn guess<'a>(&self, tokens: &'a [u32]) -> &'a [u32] {
+        let guess = self.lookup.as_ref().map_or(&[][..], |lookup| lookup.guess(tokens));
+        // The token that follows the last guess counts, too.
+        &guess[..guess.len().min(self.tokens_left() - 1)]
+    }
+
+    /// Takes note of how many guessed tokens were right.
+    pub(super) fn learn(&mut self, guessed: usize, right: usize) {
+        if let Some(lookup) = &mut self.lookup {
+            lookup.learn(guessed, right);
+        }
+    }
+
+    /// Gets ready for the next token while the step runs that it is of.
+    pub(super) fn look_ahead(&self) {
+        self.format.iter().for_each(Format::look_ahead);
+    }
+
+    /// What masks took since the last call.
+    pub(super) fn mask_times(&mut self) -> MaskTimes {
+        self.format.as_mut().map(Format::times).unwrap_or_default()
     }
 
     /// Whether no one reads it any more.

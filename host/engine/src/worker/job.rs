@@ -10,13 +10,15 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::{Error, residency::Lease};
+use crate::{Caller, Error, Pooling, residency::Lease};
 
 use super::generation::Generation;
 
 /// A sequence to run.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// Whom it is for.
+    pub(crate) caller: Caller,
     /// Its first tokens: at least one, each in the vocabulary, together with what is generated no
     /// more than the context.
     pub(crate) prompt: Vec<u32>,
@@ -33,8 +35,8 @@ pub(crate) struct Job {
 pub(crate) enum Work {
     /// The tokens that follow.
     Generate(Box<Generation>),
-    /// The mean of its hidden states, of unit length.
-    Embed(Reply<Vec<f32>>),
+    /// Its hidden states as one of unit length; pooled as the model's file says, or otherwise.
+    Embed { pooling: Option<Pooling>, reply: Reply<Vec<f32>> },
     /// Tokens and numbers after each of its tokens.
     Score { score: Score, reply: Reply<Scores> },
 }
@@ -60,7 +62,7 @@ impl Job {
         // Whoever is gone doesn't miss the error.
         match self.work {
             Work::Generate(generation) => generation.finish(Err(error)),
-            Work::Embed(reply) => drop(reply.send(Err(error))),
+            Work::Embed { reply, .. } => drop(reply.send(Err(error))),
             Work::Score { reply, .. } => drop(reply.send(Err(error))),
         }
     }

@@ -1,12 +1,16 @@
 //! The engine thread: owns every model's state, takes commands, and steps whoever has work.
 //!
-//! It ends when it is told to, or when all handles are gone and the last sequence is done. A step
+//! It ends when it is told to, or when all handles are gone and the last sequence is done. Work
 //! that fails or panics costs the model that it belongs to: its sequences end with the error, its
 //! state is dropped, and the next `open` loads it again.
 
 mod batch;
+#[cfg(test)]
+pub(crate) mod fake;
 mod generation;
 mod job;
+mod lookup;
+mod probe;
 mod resident;
 #[cfg(test)]
 mod tests;
@@ -15,15 +19,17 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
-use crate::{Error, Stats, loader::ModelId};
+use crate::{Error, Stats, loader::ModelId, ready::Prefixes};
 
 pub(crate) use generation::Generation;
 pub(crate) use job::{Job, Queue, Reply, Score, Work};
-pub(crate) use resident::{Cached, Parts, Resident};
+pub(crate) use probe::probe;
+pub(crate) use resident::{Cached, Copied, Parts, Resident};
 
 /// What the engine thread is asked to do.
 pub(crate) enum Command {
@@ -31,6 +37,11 @@ pub(crate) enum Command {
     Install { resident: Box<Resident>, reply: SyncSender<()> },
     /// Give back a model that has nothing to do, to the loader thread; `None` when it failed before.
     Remove { model: ModelId, reply: SyncSender<Option<Box<Resident>>> },
+    /// Copy the blocks that prompts begin with for the loader thread, as far as they are in a model's cache
+    /// and not on disk; `None` when it failed before.
+    Copy { model: ModelId, prompts: Vec<Vec<u32>>, reply: SyncSender<Option<Result<Copied, Error>>> },
+    /// Take what is on disk of a model's cache now.
+    Adopt { model: ModelId, prefixes: Prefixes },
     /// Run a sequence of a model.
     Submit { model: ModelId, job: Job },
     /// Cancel everything, give back every model to the loader thread, and end.
@@ -52,6 +63,8 @@ pub(crate) struct Worker {
     /// Tells that a model is gone.
     lost: Box<dyn Fn(ModelId) + Send>,
     stats: watch::Sender<Stats>,
+    /// Time in steps since the thread started.
+    device: Duration,
 }
 
 impl Worker {
@@ -60,7 +73,7 @@ impl Worker {
         stats: watch::Sender<Stats>,
         lost: impl Fn(ModelId) + Send + 'static,
     ) -> Self {
-        Self { commands, residents: Vec::new(), lost: Box::new(lost), stats }
+        Self { commands, residents: Vec::new(), lost: Box::new(lost), stats, device: Duration::ZERO }
     }
 
     /// The thread's body. Sequences that are left when it returns end as cancelled.
@@ -102,6 +115,15 @@ impl Worker {
                     // Whoever is gone lets it go.
                     drop(reply.send(self.remove(model).map(Box::new)));
                 }
+                Ok(Command::Copy { model, prompts, reply }) => {
+                    // Whoever is gone doesn't keep it.
+                    drop(reply.send(self.copy(model, &prompts)));
+                }
+                Ok(Command::Adopt { model, prefixes }) => {
+                    if let Some(index) = self.find(model) {
+                        self.residents[index].adopt(prefixes);
+                    }
+                }
                 Ok(Command::Submit { model, job }) => self.submit(model, job),
                 Ok(Command::Shutdown { left }) => return Receive::End(Some(left)),
                 Err(TryRecvError::Empty) => return Receive::Go,
@@ -113,14 +135,32 @@ impl Worker {
     }
 
     fn remove(&mut self, model: ModelId) -> Option<Resident> {
-        let index = self.residents.iter().position(|resident| resident.facts().id == model)?;
-        assert!(!self.residents[index].is_busy(), "whoever runs keeps the model awake");
-        Some(self.residents.swap_remove(index))
+        let index = self.find(model)?;
+        let check = |resident: &mut Resident| {
+            assert!(!resident.is_busy(), "whoever runs keeps the model awake");
+            Ok(())
+        };
+        self.guard(index, check).then(|| self.residents.swap_remove(index))
+    }
+
+    fn copy(&mut self, model: ModelId, prompts: &[Vec<u32>]) -> Option<Result<Copied, Error>> {
+        let index = self.find(model)?;
+        let mut copied = None;
+        self.guard(index, |resident| {
+            copied = Some(resident.copy(prompts));
+            Ok(())
+        });
+        copied
     }
 
     fn submit(&mut self, model: ModelId, job: Job) {
-        match self.residents.iter_mut().find(|resident| resident.facts().id == model) {
-            Some(resident) => resident.submit(job),
+        match self.find(model) {
+            Some(index) => {
+                self.guard(index, |resident| {
+                    resident.submit(job);
+                    Ok(())
+                });
+            }
             None => job.refuse(Error::Failed("the model failed earlier; open it again".into())),
         }
     }
@@ -129,20 +169,35 @@ impl Worker {
     fn step_all(&mut self) {
         let mut index = 0;
         while index < self.residents.len() {
-            let resident = &mut self.residents[index];
-            // What a panic leaves half done is dropped below.
-            let stepped = catch_unwind(AssertUnwindSafe(|| resident.step()));
-            match stepped.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic)))) {
-                Ok(()) => index += 1,
-                Err(error) => self.drop_failed(index, &error),
+            let began = Instant::now();
+            let is_well = self.guard(index, Resident::step);
+            self.device += began.elapsed();
+            if is_well {
+                index += 1;
             }
         }
+    }
+
+    fn find(&self, model: ModelId) -> Option<usize> {
+        self.residents.iter().position(|resident| resident.facts().id == model)
+    }
+
+    /// Has a model do something. False when that failed or panicked: then the model is gone, and what was
+    /// left half done with it.
+    fn guard(&mut self, index: usize, work: impl FnOnce(&mut Resident) -> Result<(), Error>) -> bool {
+        let resident = &mut self.residents[index];
+        let done = catch_unwind(AssertUnwindSafe(|| work(resident)));
+        let done = done.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
+        if let Err(error) = &done {
+            self.drop_failed(index, error);
+        }
+        done.is_ok()
     }
 
     fn drop_failed(&mut self, index: usize, error: &Error) {
         let resident = self.residents.swap_remove(index);
         let name = &resident.facts().info.name;
-        tracing::error!(model = name, %error, "a step failed; the model is unloaded");
+        tracing::error!(model = name, %error, "the model failed and is unloaded");
         let id = resident.facts().id;
         resident.fail(error);
         (self.lost)(id);
@@ -153,7 +208,8 @@ impl Worker {
     }
 
     fn publish(&self) {
-        self.stats.send_replace(Stats { models: self.residents.iter().map(Resident::stats).collect() });
+        let models = self.residents.iter().map(Resident::stats).collect();
+        self.stats.send_replace(Stats { models, device: self.device });
     }
 }
 

@@ -1,21 +1,23 @@
 //! A loaded model on the engine thread: its sequences, and one step of them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    Error, Finish, ModelStats,
+    Config, Error, Finish, ModelStats, Pooling,
     backend::BlockId,
+    format::MaskTimes,
     kv::BlockHash,
-    loader::Loaded,
+    loader::{Loaded, copy_blocks},
     models::{Capacity, Network},
-    ready::Prefixes,
+    ready::{Bytes, Prefixes},
     residency::Lease,
     sampler::{self, REPEAT_WINDOW},
-    scheduler::{Entry, Limits, Plan, Scheduler, SequenceId},
+    scheduler::{Entry, Limits, NewSequence, Plan, Scheduler, Sequence, SequenceId},
+    tokenizer::Tokenizer,
 };
 
 use super::{
@@ -23,6 +25,9 @@ use super::{
     generation::{Generation, Next},
     job::{Job, QueuePlace, Reply, Score, Scores, Work},
 };
+
+/// Rows up to which a step checks guesses: beyond them it takes notably longer than a step of one.
+const GUESS_ROWS_MAX: usize = 16;
 
 /// A model's state; only the engine thread has it.
 pub(crate) struct Resident {
@@ -33,11 +38,16 @@ pub(crate) struct Resident {
     prefixes: Option<Prefixes>,
     scheduler: Scheduler,
     tasks: HashMap<SequenceId, Task>,
+    /// Of the step under way.
+    plan: Plan,
     batch: BatchArrays,
+    /// Rows of the step whose logits are wanted.
+    logits_rows: Vec<u32>,
     steps: u64,
     prompt_tokens: u64,
     computed_tokens: u64,
     completion_tokens: u64,
+    masks: MaskTimes,
 }
 
 /// What a model's cache is made of, and what is kept of an earlier one.
@@ -60,6 +70,14 @@ pub(crate) struct Parts {
     pub(crate) prefixes: Option<Prefixes>,
 }
 
+/// Blocks of a cache that were copied out of it.
+pub(crate) struct Copied {
+    /// [`Network::cache_layout`]; without one nothing can be kept.
+    pub(crate) layout: Option<String>,
+    pub(crate) block_bytes: usize,
+    pub(crate) blocks: Vec<(BlockHash, Bytes)>,
+}
+
 /// What becomes of a sequence's results.
 struct Task {
     arrived: Instant,
@@ -72,7 +90,7 @@ struct Task {
 
 enum Course {
     Generate(Box<Generation>),
-    Embed { sum: Vec<f32>, reply: Reply<Vec<f32>> },
+    Embed { pooling: Pooling, pooled: Vec<f32>, reply: Reply<Vec<f32>> },
     Score { score: Score, rows: Scores, reply: Reply<Scores> },
 }
 
@@ -82,10 +100,16 @@ impl Resident {
         network: Box<dyn Network>,
         capacity: Capacity,
         cached: Cached,
-        sequences_max: usize,
+        config: &Config,
     ) -> Self {
-        let limits =
-            Limits { sequences_max, batch_tokens_max: capacity.batch_tokens_max, blocks: capacity.blocks };
+        let limits = Limits {
+            sequences_max: config.sequences_max,
+            batch_tokens_max: capacity.batch_tokens_max,
+            blocks: capacity.blocks,
+            guess_rows_max: GUESS_ROWS_MAX.min(capacity.logits_rows_max),
+            share_generated: !config.deterministic,
+            whole_prompts: capacity.whole_sequences,
+        };
         Self {
             scheduler: Scheduler::new(limits, &cached.content),
             facts,
@@ -93,11 +117,14 @@ impl Resident {
             capacity,
             prefixes: cached.prefixes,
             tasks: HashMap::new(),
+            plan: Plan::default(),
             batch: BatchArrays::default(),
+            logits_rows: Vec::new(),
             steps: 0,
             prompt_tokens: 0,
             computed_tokens: 0,
             completion_tokens: 0,
+            masks: MaskTimes::default(),
         }
     }
 
@@ -123,18 +150,44 @@ impl Resident {
 
     /// Queues a job's sequence.
     pub(super) fn submit(&mut self, job: Job) {
-        let (course, may_reuse) = match job.work {
-            Work::Generate(generation) => (Course::Generate(generation), true),
-            // These want a result of every token, so every token passes through a step.
-            Work::Embed(reply) => (Course::Embed { sum: vec![0.0; self.network.width()], reply }, false),
-            Work::Score { score, reply } => (Course::Score { score, rows: Vec::new(), reply }, false),
+        // All but a generation want a result of every token, so every token passes through a step.
+        let (course, reuse, tokens_max) = match job.work {
+            Work::Generate(generation) => {
+                let tokens_max = generation.tokens_left();
+                (Course::Generate(generation), true, tokens_max)
+            }
+            Work::Embed { pooling, reply } => {
+                let pooling = pooling.unwrap_or(self.network.pooling());
+                let pooled = vec![0.0; self.network.width()];
+                (Course::Embed { pooling, pooled, reply }, false, 0)
+            }
+            Work::Score { score, reply } => (Course::Score { score, rows: Vec::new(), reply }, false, 0),
         };
-        if may_reuse {
+        if reuse {
             self.restore(&job.prompt);
         }
-        let id = self.scheduler.add(job.prompt, may_reuse);
-        self.tasks
-            .insert(id, Task { arrived: job.arrived, place: Some(job.place), course, _lease: job.lease });
+        let new = NewSequence { prompt: job.prompt, tokens_max, caller: job.caller, reuse };
+        let id = self.scheduler.add(new);
+        let task = Task { arrived: job.arrived, place: Some(job.place), course, _lease: job.lease };
+        self.tasks.insert(id, task);
+    }
+
+    /// Copies the blocks that prompts begin with, as far as they are in the cache and not on disk.
+    pub(super) fn copy(&mut self, prompts: &[Vec<u32>]) -> Result<Copied, Error> {
+        let Self { scheduler, network, prefixes, .. } = self;
+        let is_kept = |hash: &BlockHash| prefixes.as_ref().is_some_and(|kept| kept.get(hash).is_some());
+        let found: BTreeMap<_, _> = match network.cache_layout() {
+            Some(_) => prompts.iter().flat_map(|prompt| scheduler.cached_of(prompt)).collect(),
+            None => BTreeMap::new(),
+        };
+        let (blocks, hashes): (Vec<_>, Vec<_>) = found.into_iter().filter(|(_, hash)| !is_kept(hash)).unzip();
+        let blocks = hashes.into_iter().zip(copy_blocks(&mut **network, &blocks)?).collect();
+        Ok(Copied { layout: network.cache_layout(), block_bytes: network.block_bytes(), blocks })
+    }
+
+    /// Takes what is on disk of its cache now.
+    pub(super) fn adopt(&mut self, prefixes: Prefixes) {
+        self.prefixes = Some(prefixes);
     }
 
     /// Whether there is anything to compute.
@@ -146,7 +199,8 @@ impl Resident {
     pub(super) fn step(&mut self) -> Result<(), Error> {
         self.forget_abandoned();
         let began = Instant::now();
-        let plan = self.scheduler.plan();
+        let mut plan = std::mem::take(&mut self.plan);
+        self.scheduler.plan(&mut plan);
         if plan.entries.is_empty() {
             return Ok(());
         }
@@ -159,6 +213,7 @@ impl Resident {
         self.advance_scores(&plan)?;
         self.steps += 1;
         self.computed_tokens += plan.tokens as u64;
+        self.plan = plan;
         Ok(())
     }
 
@@ -180,6 +235,8 @@ impl Resident {
             prompt_tokens: self.prompt_tokens,
             computed_tokens: self.computed_tokens,
             completion_tokens: self.completion_tokens,
+            mask: self.masks.computing,
+            mask_wait: self.masks.waiting,
         }
     }
 
@@ -221,35 +278,43 @@ impl Resident {
         }
     }
 
-    /// Draws the next token of every generation whose last token was computed, and charges the step
+    /// Draws the next tokens of every generation whose last token was computed, and charges the step
     /// to all of them.
     fn advance_generations(&mut self, plan: &Plan, began: Instant) -> Result<(), Error> {
-        let Self { facts, network, scheduler, tasks, completion_tokens, .. } = self;
-        let drawing: Vec<(u32, SequenceId)> = rows(plan)
-            .filter(|(_, entry)| entry.is_last && matches!(tasks[&entry.id].course, Course::Generate(_)))
-            .map(|(row, entry)| ((row + entry.tokens - 1) as u32, entry.id))
-            .collect();
-        let last_rows: Vec<u32> = drawing.iter().map(|(row, _)| *row).collect();
-        let vocabulary = network.vocabulary();
-        let logits = if last_rows.is_empty() { &[] } else { network.logits(&last_rows)? };
+        let mut wanted = std::mem::take(&mut self.logits_rows);
+        wanted.clear();
+        for (row, entry) in rows(plan).filter(|(_, entry)| self.draws(entry)) {
+            let last = row + entry.tokens;
+            wanted.extend((last - 1 - entry.guesses..last).map(|row| row as u32));
+        }
+        let vocabulary = self.network.vocabulary();
+        let logits = if wanted.is_empty() { &[] } else { self.network.logits(&wanted)? };
+        self.logits_rows = wanted;
         let now = Instant::now();
-        charge(plan, tasks, now - began);
-        for ((_, id), logits) in drawing.iter().zip(logits.chunks_exact(vocabulary)) {
-            let Course::Generate(generation) = &mut tasks.get_mut(id).expect("it draws").course else {
-                unreachable!("only generations draw");
-            };
-            let tokens = scheduler.running(*id).expect("it was planned").tokens();
-            let recent = &tokens[tokens.len().saturating_sub(REPEAT_WINDOW)..];
+        charge(plan, &mut self.tasks, now - began);
+        let mut rest = logits;
+        for entry in &plan.entries {
+            let Some(task) = self.tasks.get_mut(&entry.id).filter(|_| entry.is_last) else { continue };
+            let Course::Generate(generation) = &mut task.course else { continue };
             let before = generation.completion_tokens();
-            let next = generation.advance(logits, recent, &facts.tokenizer, now);
-            *completion_tokens += u64::from(generation.completion_tokens() - before);
-            match next {
-                Ok(Next::Token(token)) => scheduler.push(*id, token),
-                Ok(Next::End(finish)) => end(scheduler, tasks, *id, Ok(finish)),
-                Err(error) => end(scheduler, tasks, *id, Err(error)),
+            let (of_entry, behind) = rest.split_at((1 + entry.guesses) * vocabulary);
+            rest = behind;
+            let of_entry = of_entry.chunks_exact(vocabulary);
+            let ended = advance(generation, &mut self.scheduler, entry, of_entry, &self.facts.tokenizer, now);
+            self.completion_tokens += u64::from(generation.completion_tokens() - before);
+            let MaskTimes { computing, waiting } = generation.mask_times();
+            self.masks.computing += computing;
+            self.masks.waiting += waiting;
+            if let Some(ended) = ended.transpose() {
+                end(&mut self.scheduler, &mut self.tasks, entry.id, ended);
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry's logits name a generation's next token.
+    fn draws(&self, entry: &Entry) -> bool {
+        entry.is_last && matches!(self.tasks[&entry.id].course, Course::Generate(_))
     }
 
     fn advance_embeddings(&mut self, plan: &Plan) -> Result<(), Error> {
@@ -262,20 +327,16 @@ impl Resident {
         let hidden = self.network.hidden(plan.tokens)?;
         for (row, entry) in rows(plan) {
             let Some(task) = self.tasks.get_mut(&entry.id) else { continue };
-            let Course::Embed { sum, .. } = &mut task.course else { continue };
-            if entry.start == 0 {
-                // The first step, or the first after a preemption.
-                sum.fill(0.0);
-            }
-            for state in hidden[row * width..][..entry.tokens * width].chunks_exact(width) {
-                sum.iter_mut().zip(state).for_each(|(sum, x)| *sum += x);
+            let Course::Embed { pooling, pooled, .. } = &mut task.course else { continue };
+            for (at, state) in hidden[row * width..][..entry.tokens * width].chunks_exact(width).enumerate() {
+                pool(*pooling, entry.start + at, state, pooled);
             }
             if entry.is_last {
                 self.scheduler.remove(entry.id);
                 let task = self.tasks.remove(&entry.id).expect("it was seen above");
-                let Course::Embed { sum, reply } = task.course else { unreachable!("it embeds") };
+                let Course::Embed { pooled, reply, .. } = task.course else { unreachable!("it embeds") };
                 // Whoever is gone doesn't miss the result.
-                drop(reply.send(Ok(unit_length(sum))));
+                drop(reply.send(Ok(unit_length(pooled))));
             }
         }
         Ok(())
@@ -341,6 +402,44 @@ impl Score {
     }
 }
 
+/// Draws a generation's tokens from the logits of a step's last token and of the guesses after it: the
+/// first, and each further one as long as the token before was the one guessed. So it draws what it would
+/// have drawn step by step. Some finish when it ended.
+fn advance<'a>(
+    generation: &mut Generation,
+    scheduler: &mut Scheduler,
+    entry: &Entry,
+    logits: impl Iterator<Item = &'a [f32]>,
+    tokenizer: &Tokenizer,
+    now: Instant,
+) -> Result<Option<Finish>, Error> {
+    let mut right = 0;
+    for logits in logits {
+        let tokens = running(scheduler, entry).tokens();
+        let recent = &tokens[tokens.len().saturating_sub(REPEAT_WINDOW)..];
+        match generation.advance(logits, recent, tokenizer, now)? {
+            Next::End(finish) => return Ok(Some(finish)),
+            Next::Token(token) => scheduler.push(entry.id, token),
+        }
+        let sequence = running(scheduler, entry);
+        let guess = sequence.guesses()[..entry.guesses].get(right);
+        if guess != sequence.tokens().last() {
+            break;
+        }
+        scheduler.accept(entry.id);
+        right += 1;
+    }
+    generation.look_ahead();
+    generation.learn(entry.guesses, right);
+    let guesses = generation.guess(running(scheduler, entry).tokens()).to_vec();
+    scheduler.guess(entry.id, guesses);
+    Ok(None)
+}
+
+fn running<'a>(scheduler: &'a Scheduler, entry: &Entry) -> &'a Sequence {
+    scheduler.running(entry.id).expect("a planned sequence runs")
+}
+
 /// Each entry with its first row.
 fn rows(plan: &Plan) -> impl Iterator<Item = (usize, &Entry)> {
     let first_rows = plan.entries.iter().scan(0, |row, entry| {
@@ -371,6 +470,16 @@ fn end(
     scheduler.remove(id);
     if let Some(Task { course: Course::Generate(generation), .. }) = tasks.remove(&id) {
         generation.finish(end);
+    }
+}
+
+/// Takes the state of the token at a position into an embedding.
+fn pool(pooling: Pooling, position: usize, state: &[f32], pooled: &mut [f32]) {
+    match pooling {
+        Pooling::Mean if position > 0 => pooled.iter_mut().zip(state).for_each(|(sum, x)| *sum += x),
+        Pooling::First if position > 0 => {}
+        // The first token; after a preemption, too.
+        _ => pooled.copy_from_slice(state),
     }
 }
 

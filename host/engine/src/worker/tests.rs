@@ -5,83 +5,20 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::{
+    batch::BatchArrays,
+    fake::{self, Device},
+    *,
+};
 use crate::{
-    Completion, Finish, ModelInfo, Prompt, Request,
-    backend::{Batch, BlockId},
+    Caller, Completion, Config, Finish, Prompt, Request, Tier,
+    backend::cpu::Cpu,
     gguf::Gguf,
     loader::Loaded,
-    models::{Capacity, Network},
+    models,
+    scheduler::{Limits, NewSequence, Plan, Scheduler},
     testing,
-    tokenizer::Tokenizer,
 };
-
-/// A device that always finds the same token likeliest, or breaks.
-enum Device {
-    Sound,
-    Panics,
-    Fails,
-}
-
-/// The test model's vocabulary, of which this is an ordinary token.
-const VOCABULARY: usize = 49_152;
-const TOKEN: u32 = 1000;
-
-struct Fake {
-    device: Device,
-    logits: Vec<f32>,
-}
-
-impl Network for Fake {
-    fn forward(&mut self, _batch: Batch<'_>) {
-        assert!(!matches!(self.device, Device::Panics), "the kernel divided by zero");
-    }
-
-    fn logits(&mut self, rows: &[u32]) -> Result<&[f32], Error> {
-        match self.device {
-            Device::Fails => Err(Error::Failed("device lost".into())),
-            _ => Ok(&self.logits[..rows.len() * VOCABULARY]),
-        }
-    }
-
-    fn hidden(&mut self, _rows: usize) -> Result<&[f32], Error> {
-        Ok(&[])
-    }
-
-    fn prepare(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn release(&mut self) {}
-
-    fn cache_layout(&self) -> Option<String> {
-        None
-    }
-
-    fn block_bytes(&self) -> usize {
-        0
-    }
-
-    fn read_block(&mut self, _: BlockId, _: &mut [u8]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn write_block(&mut self, _: BlockId, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn matrices(&self) -> Vec<(String, Vec<crate::ready::Part>)> {
-        Vec::new()
-    }
-
-    fn width(&self) -> usize {
-        4
-    }
-
-    fn vocabulary(&self) -> usize {
-        VOCABULARY
-    }
-}
 
 /// A worker with one model for each device, and all that it is told by.
 struct World {
@@ -106,37 +43,24 @@ impl World {
     }
 
     fn install(&mut self, device: Device) {
-        let name = format!("model-{}", self.models.len());
-        let gguf = Gguf::open(testing::model()).unwrap();
-        let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
-        let info = ModelInfo {
-            name: name.clone(),
-            architecture: "fake".into(),
-            quantization: "F32".into(),
-            digest: format!("sha256:{name}"),
-            context_length: 64,
-            dimension: 4,
-            vocabulary: VOCABULARY,
-            weights_bytes: 0,
-        };
-        let id = ModelId::new(self.models.len() as u64);
-        let loaded = Arc::new(Loaded::new(id, info, tokenizer, None));
-        let mut logits = vec![0.0; 4 * VOCABULARY];
-        logits.chunks_mut(VOCABULARY).for_each(|row| row[TOKEN as usize] = 1.0);
-        let capacity = Capacity { batch_tokens_max: 16, logits_rows_max: 4, blocks: 16, context_tokens: 64 };
-        let resident =
-            Resident::new(loaded.clone(), Box::new(Fake { device, logits }), capacity, Cached::default(), 4);
-        self.models.push(loaded);
+        let resident = fake::resident(self.models.len() as u64, device);
+        self.models.push(resident.facts().clone());
         let (reply, _) = mpsc::sync_channel(1);
         self.commands.send(Command::Install { resident: Box::new(resident), reply }).unwrap();
     }
 
     fn generate(&self, model: usize) -> Completion {
+        self.continue_tokens(model, vec![5])
+    }
+
+    fn continue_tokens(&self, model: usize, prompt: Vec<u32>) -> Completion {
         let (writer, completion) = Completion::new();
-        let request = Request::new(Prompt::Tokens(vec![5]), 3);
-        let work = Work::Generate(Box::new(Generation::new(request, 1, None, Duration::ZERO, writer)));
+        let request = Request::new(Prompt::Tokens(prompt.clone()), 3);
+        let woken = (Tier::Awake, Duration::ZERO);
+        let work = Work::Generate(Box::new(Generation::new(request, 1, None, woken, writer)));
         let place = self.queue.enter().unwrap();
-        let job = Job { prompt: vec![5], work, place, arrived: std::time::Instant::now(), lease: None };
+        let job =
+            Job { caller: Caller::default(), prompt, work, place, arrived: Instant::now(), lease: None };
         self.commands.send(Command::Submit { model: self.models[model].id, job }).unwrap();
         completion
     }
@@ -186,6 +110,19 @@ async fn an_error_of_the_device_fails_its_model() {
 }
 
 #[tokio::test]
+async fn a_panic_as_a_job_is_queued_fails_its_model_and_no_other() {
+    let world = World::new([Device::Sound, Device::Sound]);
+    let (running, sound) = (world.generate(0), world.generate(1));
+    // A promise of its callers: a prompt has a token.
+    let broken = world.continue_tokens(0, vec![]);
+    world.run();
+    let error = end(running).await.unwrap_err();
+    assert_eq!(error.to_string(), "engine failed: panic: a sequence starts with a token");
+    assert!(end(broken).await.is_err());
+    assert_eq!(end(sound).await.unwrap(), (3, Some(Finish::Length)));
+}
+
+#[tokio::test]
 async fn a_shutdown_cancels_what_waits() {
     let world = World::new([Device::Sound]);
     let completion = world.generate(0);
@@ -194,4 +131,48 @@ async fn a_shutdown_cancels_what_waits() {
     world.run();
     assert!(matches!(end(completion).await, Err(Error::Cancelled)));
     assert_eq!(residents.iter().count(), 1);
+}
+
+/// Text is handed to the reader in strings of its own; all before that finds its memory made.
+#[test]
+fn a_decode_step_allocates_nothing() {
+    let gguf = Gguf::open(testing::model()).unwrap();
+    let config = Config { sequences_max: 4, ..Config::new("") };
+    // One thread, whose allocations are counted.
+    let (mut network, capacity) = models::load(&Cpu::new(1), &gguf, None, &config).unwrap();
+    network.prepare().unwrap();
+    let limits = Limits {
+        sequences_max: 4,
+        batch_tokens_max: capacity.batch_tokens_max,
+        blocks: capacity.blocks,
+        guess_rows_max: 0,
+        share_generated: false,
+        whole_prompts: false,
+    };
+    let mut scheduler = Scheduler::new(limits, "test");
+    for prompt in [vec![1; 40], vec![2; 300], vec![3; 5]] {
+        scheduler.add(NewSequence { prompt, tokens_max: 100, caller: Caller::default(), reuse: true });
+    }
+    let (mut plan, mut arrays, mut rows) = (Plan::default(), BatchArrays::default(), Vec::new());
+    let mut before = 0;
+    for step in 0..40 {
+        // Prompts are done, and every buffer was used.
+        if step == 4 {
+            before = testing::allocations();
+        }
+        scheduler.plan(&mut plan);
+        arrays.fill(&plan, &scheduler);
+        network.forward(arrays.view());
+        scheduler.commit(&plan);
+        rows.clear();
+        rows.extend((0..plan.tokens as u32).filter(|_| step >= 2));
+        if !rows.is_empty() {
+            network.logits(&rows).unwrap();
+        }
+        for entry in plan.entries.iter().filter(|entry| entry.is_last) {
+            scheduler.push(entry.id, 7 + step);
+        }
+    }
+    assert_eq!(plan.entries.len(), 3);
+    assert_eq!(testing::allocations() - before, 0);
 }

@@ -1,6 +1,6 @@
 //! Sequences that share batches, blocks and prefixes.
 
-use dormouse_engine::{Prompt, Request};
+use dormouse_engine::{Caller, Error, Model, Priority, Prompt, Request, Sampling};
 
 use crate::support::{continue_text, finish, idle_stats, model, run};
 
@@ -108,4 +108,65 @@ async fn usage_counts_tokens_and_times() {
         "{usage:?}"
     );
     assert!(usage.device <= usage.prefill + usage.decode, "{usage:?}");
+}
+
+#[tokio::test]
+async fn guesses_save_steps_and_change_no_text() {
+    let (plain_engine, plain) = model(|_| ()).await;
+    let (engine, guessing) = model(|config| config.guess_tokens = 8).await;
+    let drawn = Sampling { temperature: 0.8, seed: Some(1), ..Sampling::default() };
+    for sampling in [Sampling::default(), drawn] {
+        let request = |prompt| Request { sampling: sampling.clone(), ..continue_text(prompt, 48) };
+        let together = PROMPTS.map(|prompt| guessing.generate(request(prompt)).unwrap());
+        for (completion, prompt) in together.into_iter().zip(PROMPTS) {
+            assert_eq!(finish(completion).await.chunk, run(&plain, request(prompt)).await.chunk);
+        }
+    }
+    // This one repeats itself.
+    let (before, plain_before) = (idle_stats(&engine).await.steps, idle_stats(&plain_engine).await.steps);
+    let guessed = run(&guessing, continue_text(PROMPTS[7], 96)).await.chunk.tokens;
+    assert_eq!(run(&plain, continue_text(PROMPTS[7], 96)).await.chunk.tokens, guessed);
+    let steps = idle_stats(&engine).await.steps - before;
+    let plain_steps = idle_stats(&plain_engine).await.steps - plain_before;
+    assert!(2 * steps < plain_steps, "{steps} steps instead of {plain_steps}");
+}
+
+#[tokio::test]
+async fn a_request_says_for_itself_how_many_tokens_are_guessed() {
+    let (engine, model) = model(|config| config.guess_tokens_max = 8).await;
+    let request = |guess_tokens| Request { guess_tokens, ..continue_text(PROMPTS[7], 64) };
+    let plain = run(&model, request(None)).await.chunk;
+    let steps = async |model: &Model, guess_tokens| {
+        let before = idle_stats(&engine).await.steps;
+        assert!(run(model, request(guess_tokens)).await.chunk == plain, "guesses change no text");
+        idle_stats(&engine).await.steps - before
+    };
+    let (without, with) = (steps(&model, None).await, steps(&model, Some(8)).await);
+    assert!(4 * with < 3 * without, "{with} steps instead of {without}");
+    // A caller's wish is for requests that don't say.
+    let caller = Caller { guess_tokens: Some(8), ..Caller::default() };
+    let eager = model.clone().on_behalf_of(caller);
+    assert_eq!(steps(&eager, None).await, with);
+    assert_eq!(steps(&eager, Some(0)).await, without);
+    let error = model.generate(request(Some(9))).unwrap_err();
+    assert!(matches!(error, Error::Invalid(_)), "{error:?}");
+    assert_eq!(error.to_string(), "guess_tokens is 9, expected at most 8 (guess_tokens_max)");
+}
+
+#[tokio::test]
+async fn a_high_priority_goes_before_a_low_one_that_goes_on_later() {
+    let (engine, model) = model(|config| config.sequences_max = 1).await;
+    let of = |name: &str, priority| {
+        model.clone().on_behalf_of(Caller { name: name.into(), priority, guess_tokens: None })
+    };
+    let request = continue_text("Once upon a time", 200);
+    let undisturbed = run(&model, request.clone()).await.chunk.tokens;
+    let before = idle_stats(&engine).await.completion_tokens;
+    let mut low = of("report", Priority::Low).generate(request).unwrap();
+    let first = low.next().await.unwrap().unwrap();
+    let high = run(&of("chat", Priority::High), continue_text("The capital of France is", 4)).await;
+    assert_eq!(high.usage.completion_tokens, 4);
+    let generated = engine.stats().models[0].completion_tokens - before;
+    assert!((generated as usize) < undisturbed.len(), "the high one waited for {generated} tokens");
+    assert_eq!([first.tokens, finish(low).await.chunk.tokens].concat(), undisturbed);
 }

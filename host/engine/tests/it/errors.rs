@@ -120,4 +120,8 @@ async fn bounds_that_let_nothing_run_are_refused() {
     config.batch_tokens_max = 8;
     let error = dormouse_engine::Engine::start(config).unwrap_err();
     assert_eq!(error.to_string(), "batch_tokens_max is 8, expected at least 32");
+    let mut config = dormouse_engine::Config::new(folder.path());
+    config.guess_tokens = 20;
+    let error = dormouse_engine::Engine::start(config).unwrap_err();
+    assert_eq!(error.to_string(), "guess_tokens is 20, expected at most 16 (guess_tokens_max)");
 }

@@ -8,18 +8,20 @@ use dormouse_engine::{
 
 /// The file of SmolLM2-135M-Instruct, Q4_1. A test that needs it fails where it is missing.
 pub(crate) fn model_path() -> PathBuf {
-    let cache = || match std::env::var_os("XDG_CACHE_HOME") {
+    match std::env::var_os("DORMOUSE_TEST_MODEL") {
+        Some(path) => path.into(),
+        None => cached("SmolLM2-135M-Instruct.Q4_1.gguf"),
+    }
+}
+
+/// A file that `make test` fetches. A test that needs it fails where it is missing.
+pub(crate) fn cached(name: &str) -> PathBuf {
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
     };
-    let path = std::env::var_os("DORMOUSE_TEST_MODEL")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| cache().join("dormouse/SmolLM2-135M-Instruct.Q4_1.gguf"));
-    assert!(
-        path.is_file(),
-        "no test model at {}: run `make test`, or set DORMOUSE_TEST_MODEL",
-        path.display()
-    );
+    let path = cache.join("dormouse").join(name);
+    assert!(path.is_file(), "no test model at {}: run `make test`", path.display());
     path
 }
 
@@ -33,8 +35,13 @@ pub(crate) fn engine(change: impl FnOnce(&mut Config)) -> Engine {
 
 /// The test model on an engine of its own.
 pub(crate) async fn model(change: impl FnOnce(&mut Config)) -> (Engine, Model) {
+    open(model_path(), change).await
+}
+
+/// A model on an engine of its own.
+pub(crate) async fn open(path: PathBuf, change: impl FnOnce(&mut Config)) -> (Engine, Model) {
     let engine = engine(change);
-    let model = engine.open_file(model_path()).await.unwrap();
+    let model = engine.open_file(path).await.unwrap();
     (engine, model)
 }
 

@@ -2,7 +2,7 @@
 
 use dormouse_engine::{Finish, Message, Prompt, Request, Sampling};
 
-use crate::support::{continue_text, model, run};
+use crate::support::{continue_text, finish, model, run};
 
 fn chat(text: &str, max_tokens: usize) -> Request {
     let message = Message { role: "user".into(), content: text.into() };
@@ -109,10 +109,9 @@ async fn embeddings_have_unit_length_and_tell_topics_apart() {
     assert_eq!(model.embed(vec![inputs[1].into()]).await.unwrap()[0], found[1]);
 }
 
-#[tokio::test]
-async fn text_under_a_schema_is_json_that_matches_it() {
-    let (_engine, model) = model(|_| ()).await;
-    let schema = r#"{
+/// Schemas of which each bounds the length of its texts.
+const SCHEMAS: [&str; 4] = [
+    r#"{
         "type": "object",
         "properties": {
             "category": {"enum": ["billing", "bug", "other"]},
@@ -121,22 +120,64 @@ async fn text_under_a_schema_is_json_that_matches_it() {
         },
         "required": ["category", "urgent", "words"],
         "additionalProperties": false
-    }"#;
-    for seed in 0..8 {
-        let request = Request {
+    }"#,
+    r##"{
+        "$defs": {
+            "place": {
+                "type": "object",
+                "properties": {"name": {"type": "string", "pattern": "^[A-Z][a-z]{1,8}$"}, "km": {"$ref": "#/$defs/km"}},
+                "required": ["name", "km"],
+                "additionalProperties": false
+            },
+            "km": {"type": "integer", "minimum": 3, "maximum": 250}
+        },
+        "type": "array",
+        "items": {"$ref": "#/$defs/place"},
+        "minItems": 2,
+        "maxItems": 2
+    }"##,
+    r#"{
+        "anyOf": [
+            {"type": "object", "properties": {"error": {"const": "none"}}, "required": ["error"],
+             "additionalProperties": false},
+            {"type": "string", "maxLength": 20},
+            {"type": "null"}
+        ]
+    }"#,
+    r#"{
+        "type": "object",
+        "properties": {
+            "when": {"type": "string", "format": "date"},
+            "parts": {
+                "type": "array",
+                "prefixItems": [{"type": "number", "minimum": -1, "maximum": 1, "multipleOf": 0.25}, {"type": "boolean"}],
+                "items": false,
+                "minItems": 2
+            },
+            "note": {"type": ["string", "null"], "maxLength": 8}
+        },
+        "required": ["when", "parts"],
+        "additionalProperties": false
+    }"#,
+];
+
+#[tokio::test]
+async fn every_answer_under_a_schema_parses_and_validates() {
+    let (_engine, model) = model(|_| ()).await;
+    for schema in SCHEMAS {
+        let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+        let request = |seed| Request {
             format: Some(schema.into()),
             sampling: Sampling { temperature: 1.5, seed: Some(seed), ..Sampling::default() },
-            ..chat("Classify this ticket: I was charged twice!", 100)
+            ..chat("Classify this ticket: I was charged twice!", 200)
         };
-        let finished = run(&model, request).await;
-        assert_eq!(finished.finish, Finish::Stop, "{:?}", finished.chunk.text);
-        let value: serde_json::Value = serde_json::from_str(&finished.chunk.text).unwrap();
-        let category = value["category"].as_str().unwrap();
-        assert!(["billing", "bug", "other"].contains(&category), "{value}");
-        assert!(value["urgent"].is_boolean(), "{value}");
-        let words = value["words"].as_array().unwrap();
-        assert!(words.len() <= 3, "{value}");
-        assert!(words.iter().all(|word| word.as_str().unwrap().chars().count() <= 12), "{value}");
-        assert_eq!(value.as_object().unwrap().len(), 3, "{value}");
+        let completions: Vec<_> = (0..8).map(|seed| model.generate(request(seed)).unwrap()).collect();
+        for completion in completions {
+            let finished = finish(completion).await;
+            let text = finished.chunk.text;
+            assert_eq!(finished.finish, Finish::Stop, "{text}");
+            let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            validator.validate(&value).unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The KV cache: bf16, in pages laid out for attention.
+//! The KV cache, in pages laid out for attention.
 //!
 //! A page is one block of 16 positions of one layer and key/value head; a block's pages follow each
 //! other, so that a block is one range of bytes. `D` is the head size, rounded up to 16:
@@ -6,16 +6,18 @@
 //! ```text
 //! keys    [D/2][16][2]   pair i: elements 2i and 2i + 1 of 16 positions, lane = position
 //! values  [8][D][2]      pair i: positions 2i and 2i + 1 of D elements, lane = element
+//! scales  [2][16]        f32, of each position's key and of its value; only where they have 8 bits
 //! ```
 //!
-//! Of 64 bytes, a shift makes one vector of f32 and a mask another. Values at positions behind the last
-//! stored one are finite, as they are multiplied with weights of 0.
+//! Elements are bf16: of 64 bytes, a shift makes one vector of f32 and a mask another. Or they are signed
+//! bytes, which attention turns into bf16 exactly, and scales in the scores and the weights instead.
+//! Values at positions behind the last stored one are finite, as they are multiplied with weights of 0.
 
 use std::ops::Range;
 
 use super::{memory::Memory, simd::LANES, split::Split};
 use crate::{
-    Error,
+    Error, KvType,
     backend::{BLOCK_TOKENS, BlockId, CacheShape},
 };
 
@@ -26,7 +28,12 @@ const _: () = assert!(BLOCK_TOKENS == LANES, "a vector of scores is one block's"
 
 /// Names what a block's bytes are. Must change whenever the same tokens give other bytes: blocks on disk of
 /// another version are computed again.
-pub(super) const LAYOUT: &str = "bf16-1";
+pub(super) fn layout_name(kv_type: KvType) -> &'static str {
+    match kv_type {
+        KvType::Bf16 => "bf16-2",
+        KvType::Q8 => "q8-1",
+    }
+}
 
 /// Keys and values of every block of a model.
 pub(crate) struct Cache {
@@ -42,13 +49,14 @@ pub(super) struct Layout {
     kv_heads: usize,
     /// Head size rounded up to 16.
     width: usize,
+    kv_type: KvType,
 }
 
 impl Cache {
     pub(super) fn new(shape: CacheShape) -> Result<Self, Error> {
         assert!(shape.head_size <= HEAD_MAX, "head size {} is above {HEAD_MAX}", shape.head_size);
         let layout = Layout::new(shape);
-        let memory = Memory::zeroed(shape.blocks * layout.block_bytes())?;
+        let memory = Memory::zeroed(shape.blocks.saturating_mul(layout.block_bytes()))?;
         Ok(Self { layout, shape, memory })
     }
 
@@ -64,9 +72,10 @@ impl Cache {
     #[inline(always)]
     pub(super) fn page(&self, block: BlockId, layer: usize, head: usize) -> Page<'_> {
         let start = self.layout.offset(block, layer, head);
-        let half = self.layout.page_bytes() / 2;
-        let (keys, values) = self.memory.bytes()[start..start + 2 * half].split_at(half);
-        Page { keys, values }
+        let page = &self.memory.bytes()[start..start + self.layout.page_bytes()];
+        let (keys, rest) = page.split_at(self.layout.half_bytes());
+        let (values, scales) = rest.split_at(self.layout.half_bytes());
+        Page { keys, values, scales }
     }
 
     /// A block, all layers and heads.
@@ -99,12 +108,14 @@ pub(super) struct Page<'a> {
     pub(super) keys: &'a [u8],
     /// `[8][D][2]`.
     pub(super) values: &'a [u8],
+    /// `[2][16]` f32, or nothing.
+    pub(super) scales: &'a [u8],
 }
 
 impl Layout {
     pub(super) fn new(shape: CacheShape) -> Self {
         let width = shape.head_size.next_multiple_of(LANES);
-        Self { layers: shape.layers, kv_heads: shape.kv_heads, width }
+        Self { layers: shape.layers, kv_heads: shape.kv_heads, width, kv_type: shape.kv_type }
     }
 
     /// Head size rounded up to 16, `D` of a page.
@@ -117,8 +128,25 @@ impl Layout {
         self.layers * self.kv_heads * self.page_bytes()
     }
 
+    pub(super) fn kv_type(self) -> KvType {
+        self.kv_type
+    }
+
     fn page_bytes(self) -> usize {
-        2 * size_of::<u16>() * BLOCK_TOKENS * self.width
+        let scales = if self.kv_type == KvType::Q8 { 2 * size_of::<f32>() * BLOCK_TOKENS } else { 0 };
+        2 * self.half_bytes() + scales
+    }
+
+    /// Bytes of a page's keys, or of its values.
+    fn half_bytes(self) -> usize {
+        self.element_bytes() * BLOCK_TOKENS * self.width
+    }
+
+    fn element_bytes(self) -> usize {
+        match self.kv_type {
+            KvType::Bf16 => 2,
+            KvType::Q8 => 1,
+        }
     }
 
     /// Where a page starts.
@@ -129,13 +157,23 @@ impl Layout {
 
     /// Where the pair `2i, 2i + 1` of a position's key lies.
     pub(super) fn key_pair(self, place: Place, i: usize) -> usize {
-        self.offset(place.block, place.layer, place.head) + (i * BLOCK_TOKENS + place.slot) * 4
+        self.page_of(place) + (i * BLOCK_TOKENS + place.slot) * 2 * self.element_bytes()
     }
 
     /// Where element `d` of a position's value lies.
     pub(super) fn value(self, place: Place, d: usize) -> usize {
-        let values = self.offset(place.block, place.layer, place.head) + self.page_bytes() / 2;
-        values + (place.slot / 2 * self.width + d) * 4 + place.slot % 2 * 2
+        let values = self.page_of(place) + self.half_bytes();
+        values + ((place.slot / 2 * self.width + d) * 2 + place.slot % 2) * self.element_bytes()
+    }
+
+    /// Where the scales of a position's key and value lie.
+    pub(super) fn scales(self, place: Place) -> [usize; 2] {
+        let scales = self.page_of(place) + 2 * self.half_bytes();
+        [scales + 4 * place.slot, scales + 4 * (BLOCK_TOKENS + place.slot)]
+    }
+
+    fn page_of(self, place: Place) -> usize {
+        self.offset(place.block, place.layer, place.head)
     }
 }
 

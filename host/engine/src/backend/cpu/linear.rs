@@ -1,9 +1,8 @@
 //! Matrix times activations, with what follows done before the sums leave their registers.
 //!
-//! One kernel serves decode, batches and prefill. It takes panels by pairs: two neighbours of a matrix,
-//! or one of the gate and one of the up half of a gated layer. Each pair is read once from memory and
-//! multiplied with every tile of rows while it is in the cache. A matrix unit, where there is one,
-//! takes the wide tiles.
+//! Panels are taken by pairs: two neighbours of a matrix, or one of the gate and one of the up half of a
+//! gated layer. Each pair is read once from memory and multiplied with every tile of rows while it is in
+//! the cache. A matrix unit, where there is one, multiplies the rows of prompts.
 
 use std::{marker::PhantomData, ops::Range};
 
@@ -11,8 +10,8 @@ use super::{
     math,
     panels::Panels,
     pool::Pool,
-    rows::{Rows, Tile},
-    simd::{Amx, Isa, Kernel, LANES, Simd},
+    rows::{Rows, Tile, WIDE_ROWS},
+    simd::{Amx, Isa, Kernel, LANES, MatrixTiles, Simd, Sums},
     split::Split,
     weights::{Weights, with_weights},
     wide::{self, Unpacked},
@@ -170,22 +169,17 @@ impl<W: Weights> Kernel for Chunk<'_, W> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { rows, pairs, items, unit, memory, sink, .. } = self;
-        let tiles = rows.tiles(W::QUANTIZED);
+        let mut wide = Wide { unit: unit.filter(|_| !rows.wide().is_empty()), configured: None };
         for pair in items {
             let indices = pairs.indices(pair);
             let panels = pairs.panels(indices);
-            if S::MAY_HAVE_UNIT
-                && let Some(unit) = unit
-                && tiles[0].is_wide
-            {
+            if S::MAY_HAVE_UNIT && W::QUANTIZED && wide.unit.is_some() {
                 W::unpack(simd, panels[0], &mut memory[0]);
                 W::unpack(simd, panels[1], &mut memory[1]);
-                multiply_wide::<W, S, 16>(simd, unit, rows, indices, memory, sink);
-                multiply_wide::<W, S, 8>(simd, unit, rows, indices, memory, sink);
+                wide.multiply(simd, rows, memory, indices, sink);
             }
-            for &tile in tiles {
-                match tile.width {
-                    _ if tile.is_wide => {}
+            for &tile in rows.tiles(W::QUANTIZED) {
+                match tile.rows {
                     1 => sink.put(simd, indices, tile, &W::multiply::<S, 1>(simd, panels, rows, tile)),
                     2 => sink.put(simd, indices, tile, &W::multiply::<S, 2>(simd, panels, rows, tile)),
                     4 => sink.put(simd, indices, tile, &W::multiply::<S, 4>(simd, panels, rows, tile)),
@@ -196,24 +190,48 @@ impl<W: Weights> Kernel for Chunk<'_, W> {
     }
 }
 
-/// A pair times the matrix unit's tiles of `T` rows.
-#[inline(always)]
-fn multiply_wide<W: Weights, S: Simd, const T: usize>(
-    simd: S,
-    unit: Amx,
-    rows: &Rows,
-    indices: [usize; 2],
-    panels: &[Unpacked; 2],
-    sink: Sink<'_>,
-) {
-    let mut configured = None;
-    for &tile in rows.tiles(W::QUANTIZED) {
-        if tile.is_wide && tile.width == T {
-            let unit = &*configured.get_or_insert_with(|| unit.tiles::<T>(W::UNIT_COLUMNS));
-            let first = W::multiply_wide::<S, T>(simd, unit, &panels[0], rows, tile);
-            let second = W::multiply_wide::<S, T>(simd, unit, &panels[1], rows, tile);
-            sink.put(simd, indices, tile, &[first, second]);
+/// A matrix unit at work on a chunk.
+struct Wide {
+    unit: Option<Amx>,
+    /// For as many rows as came last.
+    configured: Option<MatrixTiles>,
+}
+
+impl Wide {
+    /// A pair of panels times all rows of prompts, two tiles at a time.
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        &mut self,
+        simd: S,
+        rows: &Rows,
+        panels: &[Unpacked; 2],
+        indices: [usize; 2],
+        sink: Sink<'_>,
+    ) {
+        let panels = [panels[0].lines(), panels[1].lines()];
+        let Range { start, end } = rows.wide();
+        let mut sums = [[Sums::ZERO; 2]; 2];
+        for (pair, first) in (start..end).step_by(2 * WIDE_ROWS).enumerate() {
+            let counts =
+                [end - first, (end - first).saturating_sub(WIDE_ROWS)].map(|left| left.min(WIDE_ROWS));
+            let x = [rows.wide_tile(2 * pair), rows.wide_tile(2 * pair + usize::from(counts[1] > 0))];
+            self.tiles(counts).multiply(x, panels, &mut sums);
+            for (tile, (sums, count)) in sums.iter().zip(counts).enumerate() {
+                for t in 0..count {
+                    let row = first + tile * WIDE_ROWS + t;
+                    sink.put_row(simd, indices, row, [simd.load(&sums[0].0[t]), simd.load(&sums[1].0[t])]);
+                }
+            }
         }
+    }
+
+    fn tiles(&mut self, counts: [usize; 2]) -> &MatrixTiles {
+        if self.configured.as_ref().is_none_or(|tiles| tiles.rows() != counts) {
+            // Released before they are configured anew.
+            self.configured = None;
+            self.configured = self.unit.map(|unit| unit.matrix_tiles(counts));
+        }
+        self.configured.as_ref().expect("a chunk with wide rows has a unit")
     }
 }
 
@@ -232,29 +250,31 @@ struct Sink<'a> {
 impl Sink<'_> {
     /// Takes the sums of a pair of panels with the rows of a tile.
     #[inline(always)]
-    fn put<S: Simd, const T: usize>(self, simd: S, [a, b]: [usize; 2], tile: Tile, sums: &[[S::F32; T]; 2]) {
+    fn put<S: Simd, const T: usize>(self, simd: S, indices: [usize; 2], tile: Tile, sums: &[[S::F32; T]; 2]) {
         // A loop of `T` turns is unrolled, which keeps sums in registers.
         for (t, (&first, &second)) in sums[0].iter().zip(&sums[1]).enumerate() {
-            if t >= tile.rows {
-                return;
-            }
-            if let Finish::Gate(activation) = self.finish {
-                let value = simd.mul(math::activate(simd, activation, first), second);
-                self.put_row(simd, a, tile.first + t, value);
-                continue;
-            }
-            self.put_row(simd, a, tile.first + t, first);
-            if b != a {
-                self.put_row(simd, b, tile.first + t, second);
-            }
+            self.put_row(simd, indices, tile.first + t, [first, second]);
         }
     }
 
-    /// Takes a panel's results with row `t`.
+    /// Takes the sums of a pair of panels with a row.
     #[inline(always)]
-    fn put_row<S: Simd>(self, simd: S, panel: usize, t: usize, mut value: S::F32) {
+    fn put_row<S: Simd>(self, simd: S, [a, b]: [usize; 2], row: usize, [first, second]: [S::F32; 2]) {
+        if let Finish::Gate(activation) = self.finish {
+            let value = simd.mul(math::activate(simd, activation, first), second);
+            return self.put_panel(simd, a, row, value);
+        }
+        self.put_panel(simd, a, row, first);
+        if b != a {
+            self.put_panel(simd, b, row, second);
+        }
+    }
+
+    /// Takes a panel's results with a row.
+    #[inline(always)]
+    fn put_panel<S: Simd>(self, simd: S, panel: usize, row: usize, mut value: S::F32) {
         let n = panel * LANES;
-        let start = t * self.columns + self.first + n;
+        let start = row * self.columns + self.first + n;
         #[expect(unsafe_code, reason = "threads share the output")]
         // SAFETY: panels have columns of their own, and each is in one chunk.
         let to = unsafe { self.y.part(start..start + LANES.min(self.rows - n)) };

@@ -1,6 +1,6 @@
 //! Exponentials and what is made of them.
 
-use std::f32::consts::{FRAC_2_SQRT_PI, LOG2_E, SQRT_2};
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LOG2_E, SQRT_2};
 
 use super::simd::Simd;
 use crate::backend::Activation;
@@ -30,7 +30,26 @@ fn gate<S: Simd>(simd: S, x: S::F32, exponent: S::F32) -> S::F32 {
     simd.div(x, simd.add(simd.splat(1.0), exp2(simd, exponent)))
 }
 
-/// The activation of a gated layer.
+/// `erf(x)` within 2e-7 (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+fn erf<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+    const SERIES: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
+    let magnitude = simd.max(x, simd.mul(x, simd.splat(-1.0)));
+    let one = simd.splat(1.0);
+    let t = simd.div(one, simd.fma(magnitude, simd.splat(0.327_591_1), one));
+    let mut sum = simd.splat(SERIES[0]);
+    sum = simd.fma(sum, t, simd.splat(SERIES[1]));
+    sum = simd.fma(sum, t, simd.splat(SERIES[2]));
+    sum = simd.fma(sum, t, simd.splat(SERIES[3]));
+    sum = simd.fma(sum, t, simd.splat(SERIES[4]));
+    let rest = exp2(simd, simd.mul(simd.mul(x, x), simd.splat(-LOG2_E)));
+    let positive = simd.fma(simd.mul(sum, t), simd.mul(rest, simd.splat(-1.0)), one);
+    // The sign of x: erf is odd.
+    let sign = simd.max(simd.min(simd.mul(x, simd.splat(1e30)), one), simd.splat(-1.0));
+    simd.mul(positive, sign)
+}
+
+/// The activation of a feed-forward layer.
 #[inline(always)]
 pub(super) fn activate<S: Simd>(simd: S, activation: Activation, x: S::F32) -> S::F32 {
     match activation {
@@ -40,6 +59,10 @@ pub(super) fn activate<S: Simd>(simd: S, activation: Activation, x: S::F32) -> S
             const FACTOR: f32 = -2.0 * LOG2_E * FRAC_2_SQRT_PI / SQRT_2;
             let cubic = simd.fma(simd.mul(x, x), simd.splat(0.044715), simd.splat(1.0));
             gate(simd, x, simd.mul(simd.mul(x, cubic), simd.splat(FACTOR)))
+        }
+        Activation::GeluErf => {
+            let half = simd.mul(x, simd.splat(0.5));
+            simd.fma(half, erf(simd, simd.mul(x, simd.splat(FRAC_1_SQRT_2))), half)
         }
     }
 }

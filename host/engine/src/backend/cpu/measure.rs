@@ -5,11 +5,15 @@ use std::{hint::black_box, time::Instant};
 
 use super::{
     Buffer, Cache, Cpu, Isa, Matrix,
+    memory::Memory,
     simd::{Kernel, Simd},
 };
-use crate::backend::{
-    Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, Heads, Norm, Rope, RopePairs, Span,
-    Tensor,
+use crate::{
+    KvType,
+    backend::{
+        Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, Heads, Norm, Rope, RopePairs,
+        Span, StepRows, Tensor,
+    },
 };
 
 /// Instruction sets of this machine, fastest first.
@@ -55,12 +59,16 @@ impl Weights {
         self.matrices.len() * FEATURES * COLUMNS
     }
 
-    /// Multiplies all matrices with `rows` rows, at most 256; seconds.
+    /// Multiplies all matrices with `rows` rows, at most 256, of prompts if there are more than 16; seconds.
     pub fn multiply(&mut self, rows: usize) -> f64 {
+        let counts = match rows {
+            0..=16 => StepRows::generated(rows),
+            _ => StepRows { generated: 0, prompt: rows },
+        };
         let start = Instant::now();
         for w in &self.matrices {
             let norm = Norm { gain: &self.gain, epsilon: 1e-5 };
-            self.cpu.norm_linear(rows, &self.x, norm, w, None, &mut self.y);
+            self.cpu.norm_linear(counts, &self.x, Some(norm), w, None, &mut self.y);
         }
         start.elapsed().as_secs_f64()
     }
@@ -99,7 +107,7 @@ const LAYERS: usize = 30;
 const WIDTH: usize = 576;
 const HIDDEN: usize = 1536;
 const VOCABULARY: usize = 49_152;
-const HEADS: Heads = Heads { query: 9, kv: 3, size: 64, scale: 0.125, window: None };
+const HEADS: Heads = Heads { query: 9, kv: 3, size: 64, scale: 0.125, window: None, causal: true };
 const QKV: usize = (HEADS.query + 2 * HEADS.kv) * HEADS.size;
 const SEQUENCES: usize = 16;
 const SEQUENCE_BLOCKS: usize = 2304 / BLOCK_TOKENS;
@@ -121,6 +129,7 @@ impl Model {
             kv_heads: HEADS.kv,
             head_size: HEADS.size,
             blocks: SEQUENCES * SEQUENCE_BLOCKS,
+            kv_type: KvType::Bf16,
         };
         let cache = cpu.cache(shape).expect("memory");
         let buffer = |rows, columns| cpu.buffer(rows, columns).expect("memory");
@@ -152,6 +161,17 @@ impl Model {
 
     /// One step of `sequences` sequences with `rows` new tokens each behind `depth` others; seconds.
     pub fn step(&mut self, sequences: usize, rows: usize, depth: usize) -> f64 {
+        let generated = if rows == 1 { sequences } else { 0 };
+        self.run(sequences, rows, depth, generated)
+    }
+
+    /// One step of `sequences` sequences with a new token each behind `depth` others, computed as tokens of
+    /// prompts are; seconds.
+    pub fn step_as_prompts(&mut self, sequences: usize, depth: usize) -> f64 {
+        self.run(sequences, 1, depth, 0)
+    }
+
+    fn run(&mut self, sequences: usize, rows: usize, depth: usize, generated: usize) -> f64 {
         let count = sequences * rows;
         let tokens: Vec<u32> = (0..count as u32).collect();
         let positions: Vec<u32> = (0..count).map(|t| (depth + t % rows) as u32).collect();
@@ -162,7 +182,8 @@ impl Model {
         };
         let spans: Vec<Span> = (0..sequences).map(span).collect();
         let last: Vec<u32> = spans.iter().map(|span| span.rows.end as u32 - 1).collect();
-        let batch = Batch { tokens: &tokens, positions: &positions, spans: &spans, blocks: &blocks };
+        let batch =
+            Batch { tokens: &tokens, positions: &positions, spans: &spans, blocks: &blocks, generated };
         let start = Instant::now();
         self.forward(batch, &last);
         start.elapsed().as_secs_f64()
@@ -170,15 +191,15 @@ impl Model {
 
     fn forward(&mut self, batch: Batch<'_>, last: &[u32]) {
         let Self { cpu, layers, head, gain, rope, cache, x, qkv, mixed, hidden, logits } = self;
-        let rows = batch.tokens.len();
+        let rows = batch.rows();
         let norm = || Norm { gain: &*gain, epsilon: 1e-5 };
         cpu.embed(batch.tokens, head, 1.0, x);
         for (index, layer) in layers.iter().enumerate() {
-            cpu.norm_linear(rows, x, norm(), &layer.qkv, None, qkv);
+            cpu.norm_linear(rows, x, Some(norm()), &layer.qkv, None, qkv);
             cpu.rope_store(batch, index, HEADS, None, rope, qkv, cache);
             cpu.attention(batch, index, HEADS, qkv, cache, mixed);
             cpu.linear_add(rows, mixed, &layer.out, x);
-            cpu.norm_gated_linear(rows, x, norm(), &layer.gate_up, Activation::Silu, hidden);
+            cpu.norm_gated_linear(rows, x, Some(norm()), &layer.gate_up, Activation::Silu, hidden);
             cpu.linear_add(rows, hidden, &layer.down, x);
         }
         cpu.norm_logits(last, x, norm(), head, logits);
@@ -187,6 +208,68 @@ impl Model {
     fn matrices(&self) -> Vec<&Matrix> {
         let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
         layers.chain([&self.head]).collect()
+    }
+}
+
+/// As many bytes as a model's weights, read as fast as its threads can: what bounds a step of one token.
+pub struct Reader {
+    cpu: Cpu,
+    memory: Memory,
+}
+
+/// Parts of its share that a thread reads at once: more keep more lines on their way than one.
+const STREAMS: usize = 4;
+
+impl Reader {
+    /// Memory of its own, on large pages where there are some.
+    pub fn new(threads: usize, bytes: usize) -> Self {
+        let mut memory = Memory::zeroed(bytes.next_multiple_of(threads * STREAMS * LINES)).expect("memory");
+        memory.bytes_mut().fill(1);
+        Self { cpu: Cpu::new(threads), memory }
+    }
+
+    /// Reads all of it as often as told, after once more that brings it as near as it will be; the seconds
+    /// of the fastest time.
+    pub fn read(&mut self, times: usize) -> f64 {
+        let Self { cpu, memory } = self;
+        let (isa, threads) = (cpu.isa, cpu.pool.threads());
+        let read = || {
+            let start = Instant::now();
+            let share = memory.bytes().len() / threads;
+            cpu.pool.run(threads, &|thread| {
+                black_box(isa.run(ReadStreams(&memory.bytes()[thread * share..][..share])));
+            });
+            start.elapsed().as_secs_f64()
+        };
+        read();
+        (0..times).map(|_| read()).fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// Bytes of a stream that are read together.
+const LINES: usize = 256;
+
+struct ReadStreams<'a>(&'a [u8]);
+
+impl Kernel for ReadStreams<'_> {
+    type Output = u8;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> u8 {
+        let len = self.0.len() / STREAMS;
+        let streams: [&[[u8; LINES]]; STREAMS] =
+            std::array::from_fn(|stream| self.0[stream * len..][..len].as_chunks().0);
+        let mut all = [simd.bytes(&[0; 64]); STREAMS];
+        for at in 0..streams[0].len() {
+            for (all, stream) in all.iter_mut().zip(streams) {
+                let lines: &[[u8; 64]] = stream[at].as_chunks().0;
+                let (a, b) = (simd.bytes(&lines[0]), simd.bytes(&lines[1]));
+                let (c, d) = (simd.bytes(&lines[2]), simd.bytes(&lines[3]));
+                *all = simd.or(*all, simd.or(simd.or(a, b), simd.or(c, d)));
+            }
+        }
+        let all = simd.or(simd.or(all[0], all[1]), simd.or(all[2], all[3]));
+        simd.to_array(all).into_iter().fold(0, |a, b| a | b)
     }
 }
 

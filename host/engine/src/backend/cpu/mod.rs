@@ -1,12 +1,14 @@
 //! The CPU backend.
 //!
 //! Weights are repacked when they are loaded (`format` draws the layout), activations are quantised
-//! to 8 bits per 32 (`rows`), and one matrix kernel (`weights`, `linear`) serves every number of rows.
+//! to 8 bits per 32 (`rows`), and one matrix kernel (`weights`, `linear`) serves every number of rows. On
+//! a matrix unit, the rows of prompts are multiplied in bf16 instead (`wide`).
 //! `rope` fills the KV cache (`cache`), `attention` reads it. All of it is written once over vectors of
 //! 16 lanes (`simd`) and runs on the threads of `pool`.
 
 mod attention;
 mod cache;
+mod elementwise;
 mod format;
 mod linear;
 mod math;
@@ -24,15 +26,21 @@ mod wide;
 
 use std::{cell::Cell, sync::Arc};
 
-use super::{Activation, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, Norm, Rope, Tensor};
-use crate::{Error, quant::dequantize, ready::Part};
+use super::{
+    Activation, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, LayerNorm, Norm, Rope,
+    StepRows, Tensor,
+};
+use crate::{Error, KvType, quant::dequantize, ready::Part};
 use attention::Attention;
 pub(crate) use cache::Cache;
 use linear::{Finish, Output};
+use memory::Floats;
 use panels::Panels;
 use pool::Pool;
 use rope::RopeStore;
 use rows::{Forms, Rows, Source};
+#[cfg(test)]
+pub(crate) use simd::Isa as InstructionSet;
 pub(crate) use simd::Isa;
 
 /// The CPU: an instruction set and some threads.
@@ -41,6 +49,8 @@ pub(crate) struct Cpu {
     pool: Arc<Pool>,
     sizes: Cell<Sizes>,
     rows: Rows,
+    /// Of a table.
+    row: Vec<f32>,
     angles: rope::Angles,
     attention: attention::Scratch,
 }
@@ -63,7 +73,7 @@ pub(crate) struct Matrix {
 pub(crate) struct Buffer {
     rows: usize,
     columns: usize,
-    values: Vec<f32>,
+    values: Floats,
 }
 
 impl Cpu {
@@ -85,17 +95,18 @@ impl Cpu {
             pool,
             sizes: Cell::default(),
             rows: Rows::default(),
+            row: Vec::new(),
             angles: rope::Angles::default(),
             attention: attention::Scratch::default(),
         }
     }
 
     /// Normalises and quantises rows for a matrix.
-    fn prepare(&mut self, count: usize, source: Source<'_>, w: &Matrix) {
+    fn prepare(&mut self, counts: StepRows, source: Source<'_>, w: &Matrix) {
         let forms = w.forms();
         let sizes = self.sizes.get();
         self.rows.reserve(sizes.rows, sizes.quantized_columns, sizes.float_columns);
-        self.rows.prepare(self.isa, &self.pool, count, source, forms);
+        self.rows.prepare(self.isa, &self.pool, counts, source, forms);
     }
 
     /// Multiplies the prepared rows with every part of a matrix.
@@ -187,15 +198,15 @@ impl Backend for Cpu {
     fn buffer(&self, rows: usize, columns: usize) -> Result<Buffer, Error> {
         let sizes = self.sizes.get();
         self.sizes.set(Sizes { rows: sizes.rows.max(rows), ..sizes });
-        Ok(Buffer { rows, columns, values: vec![0.0; rows * columns] })
+        Ok(Buffer { rows, columns, values: Floats::zeroed(rows, columns)? })
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, Error> {
         Cache::new(shape)
     }
 
-    fn cache_layout(&self) -> Option<String> {
-        Some(format!("cpu-{}-{}", cache::LAYOUT, self.isa.name()))
+    fn cache_layout(&self, kv_type: KvType) -> Option<String> {
+        Some(format!("cpu-{}-{}", cache::layout_name(kv_type), self.isa.name()))
     }
 
     fn read_block(&mut self, cache: &Cache, block: BlockId, into: &mut [u8]) -> Result<(), Error> {
@@ -215,28 +226,32 @@ impl Backend for Cpu {
     fn embed(&mut self, tokens: &[u32], table: &Matrix, scale: f32, x: &mut Buffer) {
         assert_eq!(table.columns(), x.columns, "columns of the table and of the rows");
         for (token, row) in tokens.iter().zip(x.values.chunks_exact_mut(x.columns)) {
-            let mut token = *token as usize;
-            let holds = |part: &&Panels| {
-                let is_here = token < part.rows();
-                token -= if is_here { 0 } else { part.rows() };
-                is_here
-            };
-            let part = table.parts.iter().find(holds).expect("tokens are rows of the table");
-            part.row(self.isa, token, row);
+            table.row(self.isa, *token as usize, row);
             row.iter_mut().for_each(|value| *value *= scale);
         }
     }
 
+    fn embed_add(&mut self, indices: &[u32], table: &Matrix, x: &mut Buffer) {
+        assert_eq!(table.columns(), x.columns, "columns of the table and of the rows");
+        let mut row = std::mem::take(&mut self.row);
+        row.resize(x.columns, 0.0);
+        for (index, x) in indices.iter().zip(x.values.chunks_exact_mut(x.columns)) {
+            table.row(self.isa, *index as usize, &mut row);
+            x.iter_mut().zip(&row).for_each(|(x, y)| *x += y);
+        }
+        self.row = row;
+    }
+
     fn norm_linear(
         &mut self,
-        rows: usize,
+        rows: StepRows,
         x: &Buffer,
-        norm: Norm<'_, Vec<f32>>,
+        norm: Option<Norm<'_, Vec<f32>>>,
         w: &Matrix,
         bias: Option<&Vec<f32>>,
         y: &mut Buffer,
     ) {
-        self.prepare(rows, x.source(rows, Some(norm), None), w);
+        self.prepare(rows, x.source(rows.total(), norm, None), w);
         self.multiply(w, Finish::Store(bias.map(Vec::as_slice)), y);
     }
 
@@ -276,22 +291,22 @@ impl Backend for Cpu {
         all.run(self.isa, &self.pool, &mut self.attention, &mut out.values);
     }
 
-    fn linear_add(&mut self, rows: usize, a: &Buffer, w: &Matrix, x: &mut Buffer) {
-        self.prepare(rows, a.source(rows, None, None), w);
+    fn linear_add(&mut self, rows: StepRows, a: &Buffer, w: &Matrix, x: &mut Buffer) {
+        self.prepare(rows, a.source(rows.total(), None, None), w);
         self.multiply(w, Finish::Add, x);
     }
 
     fn norm_gated_linear(
         &mut self,
-        rows: usize,
+        rows: StepRows,
         x: &Buffer,
-        norm: Norm<'_, Vec<f32>>,
+        norm: Option<Norm<'_, Vec<f32>>>,
         gate_up: &Matrix,
         activation: Activation,
         h: &mut Buffer,
     ) {
         assert!(gate_up.gated, "the matrix has no gate");
-        self.prepare(rows, x.source(rows, Some(norm), None), gate_up);
+        self.prepare(rows, x.source(rows.total(), norm, None), gate_up);
         let halves = [&gate_up.parts[0], &gate_up.parts[1]];
         linear::gated(self.isa, &self.pool, &self.rows, halves, activation, &mut h.output());
     }
@@ -304,7 +319,8 @@ impl Backend for Cpu {
         w: &Matrix,
         y: &mut Buffer,
     ) {
-        self.prepare(rows.len(), x.source(x.rows, Some(norm), Some(rows)), w);
+        let counts = StepRows::generated(rows.len());
+        self.prepare(counts, x.source(x.rows, Some(norm), Some(rows)), w);
         self.multiply(w, Finish::Store(None), y);
     }
 
@@ -313,8 +329,37 @@ impl Backend for Cpu {
         let rows = x.values.chunks_exact(x.columns).zip(y.values.chunks_exact_mut(x.columns)).take(rows);
         for (x, y) in rows {
             y.copy_from_slice(x);
-            self.isa.run(rope::Normalize { row: y, gain: norm.gain, epsilon: norm.epsilon });
+            self.isa.run(elementwise::Normalize { row: y, gain: norm.gain, epsilon: norm.epsilon });
         }
+    }
+
+    fn norm_add(&mut self, rows: usize, y: &Buffer, norm: Norm<'_, Vec<f32>>, x: &mut Buffer) {
+        assert!(x.columns == y.columns && rows <= x.rows.min(y.rows), "shapes of input and output");
+        let rows = x.values.chunks_exact_mut(x.columns).zip(y.values.chunks_exact(x.columns)).take(rows);
+        for (x, y) in rows {
+            self.isa.run(elementwise::NormAdd { x, y, gain: norm.gain, epsilon: norm.epsilon });
+        }
+    }
+
+    fn add_layer_norm(
+        &mut self,
+        rows: usize,
+        y: Option<&Buffer>,
+        norm: LayerNorm<'_, Vec<f32>>,
+        x: &mut Buffer,
+    ) {
+        assert!(rows <= x.rows && y.is_none_or(|y| y.columns == x.columns && rows <= y.rows), "shapes");
+        let columns = x.columns;
+        for (t, x) in x.values.chunks_exact_mut(columns).enumerate().take(rows) {
+            let y = y.map(|y| &y.values[t * columns..][..columns]);
+            let LayerNorm { gain, bias, epsilon } = norm;
+            self.isa.run(elementwise::AddLayerNorm { x, y, gain, bias, epsilon });
+        }
+    }
+
+    fn activate(&mut self, rows: usize, activation: Activation, x: &mut Buffer) {
+        let values = &mut x.values[..rows * x.columns];
+        self.isa.run(elementwise::Activate { values, activation });
     }
 
     fn read<'a>(&'a mut self, buffer: &'a Buffer, rows: usize) -> Result<&'a [f32], Error> {
@@ -345,6 +390,17 @@ impl Matrix {
 
     fn columns(&self) -> usize {
         self.parts[0].columns()
+    }
+
+    /// Writes the weights of a row as f32.
+    fn row(&self, isa: Isa, mut index: usize, out: &mut [f32]) {
+        for part in &self.parts {
+            if index < part.rows() {
+                return part.row(isa, index, out);
+            }
+            index -= part.rows();
+        }
+        panic!("row lies {index} rows beyond the matrix");
     }
 
     /// The forms of activations that the parts are multiplied with.

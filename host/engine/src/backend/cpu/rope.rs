@@ -2,12 +2,15 @@
 
 use super::{
     cache::{Cache, HEAD_MAX, Layout, Place},
+    elementwise::normalize,
     pool::Pool,
-    rows::inverse_rms,
     simd::{Isa, Kernel, Simd},
     split::Split,
 };
-use crate::backend::{BLOCK_TOKENS, Batch, Heads, Rope, RopePairs, Span};
+use crate::{
+    KvType,
+    backend::{BLOCK_TOKENS, Batch, Heads, Rope, RopePairs, Span},
+};
 
 /// Rows of a chunk.
 const ROWS: usize = 8;
@@ -122,30 +125,6 @@ impl Kernel for RowKernel<'_> {
 }
 
 #[inline(always)]
-fn normalize<S: Simd>(simd: S, head: &mut [f32], gain: &[f32], epsilon: f32) {
-    let scale = inverse_rms(simd, head, epsilon);
-    for (x, gain) in head.iter_mut().zip(gain) {
-        *x = *x * scale * gain;
-    }
-}
-
-/// RMSNorm of one row in place.
-pub(super) struct Normalize<'a> {
-    pub(super) row: &'a mut [f32],
-    pub(super) gain: &'a [f32],
-    pub(super) epsilon: f32,
-}
-
-impl Kernel for Normalize<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        normalize(simd, self.row, self.gain, self.epsilon);
-    }
-}
-
-#[inline(always)]
 fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], pairs: RopePairs) {
     let turns = cos.iter().zip(sin);
     match pairs {
@@ -166,28 +145,67 @@ fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], pairs: RopePairs) {
 /// Writes a position's key and value.
 #[inline(always)]
 fn store<S: Simd>(simd: S, layout: Layout, bytes: &Split<'_, u8>, place: Place, k: &[f32], v: &[f32]) {
+    let (key_at, value_at) = (layout.key_pair(place, 0), layout.value(place, 0));
+    if layout.kv_type() == KvType::Q8 {
+        let [k_scale, v_scale] = layout.scales(place);
+        let mut codes = [0; HEAD_MAX];
+        let codes = &mut codes[..layout.width()];
+        put(bytes, k_scale, quantize(simd, k, codes).to_le_bytes());
+        for (i, pair) in codes.as_chunks::<2>().0.iter().enumerate() {
+            put(bytes, key_at + 2 * BLOCK_TOKENS * i, *pair);
+        }
+        put(bytes, v_scale, quantize(simd, v, codes).to_le_bytes());
+        for (i, code) in codes.iter().enumerate() {
+            put(bytes, value_at + 2 * i, [*code]);
+        }
+        return;
+    }
     let mut pairs = [[0; 4]; HEAD_MAX / 2];
     let pairs = &mut pairs[..layout.width() / 2];
     to_pairs(simd, k, pairs);
-    let start = layout.key_pair(place, 0);
     for (i, pair) in pairs.iter().enumerate() {
-        put(bytes, start + i * BLOCK_TOKENS * 4, *pair);
+        put(bytes, key_at + i * BLOCK_TOKENS * 4, *pair);
     }
     to_pairs(simd, v, pairs);
-    let start = layout.value(place, 0);
     for (i, [a, b, c, d]) in pairs.iter().enumerate() {
-        put(bytes, start + 8 * i, [*a, *b]);
-        put(bytes, start + 8 * i + 4, [*c, *d]);
+        put(bytes, value_at + 8 * i, [*a, *b]);
+        put(bytes, value_at + 8 * i + 4, [*c, *d]);
     }
 }
 
 /// Makes a position's value 0.
 #[inline(always)]
 fn clear(layout: Layout, bytes: &Split<'_, u8>, place: Place) {
+    if layout.kv_type() == KvType::Q8 {
+        let [_, scale] = layout.scales(place);
+        return put(bytes, scale, [0; 4]);
+    }
     let start = layout.value(place, 0);
     for d in 0..layout.width() {
         put(bytes, start + 4 * d, [0; 2]);
     }
+}
+
+/// Rounds values to signed bytes times the scale that is returned, with zeros behind.
+#[inline(always)]
+fn quantize<S: Simd>(simd: S, values: &[f32], codes: &mut [u8]) -> f32 {
+    let mut largest = 0.0f32;
+    for value in values {
+        largest = largest.max(value.abs());
+    }
+    // Below the least normal f32 times 127 the factor would overflow; such values are zero.
+    let (scale, factor) = if largest > 1e-35 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
+    let (chunks, tail) = values.as_chunks();
+    let to = codes.as_chunks_mut::<16>().0;
+    for (chunk, to) in chunks.iter().zip(to.iter_mut()) {
+        *to = simd.low_bytes(simd.round(simd.mul(simd.load(chunk), simd.splat(factor))));
+    }
+    if !tail.is_empty() {
+        let mut lanes = [0.0; 16];
+        lanes[..tail.len()].copy_from_slice(tail);
+        to[chunks.len()] = simd.low_bytes(simd.round(simd.mul(simd.load(&lanes), simd.splat(factor))));
+    }
+    scale
 }
 
 /// Values as bf16, two by two, with zeros behind.

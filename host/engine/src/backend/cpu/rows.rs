@@ -1,8 +1,7 @@
 //! Activations as the kernels multiply them: normalised, quantised, tiled.
 //!
-//! A step's rows are cut into tiles of 8, 4, 2 or 1 rows, and of 16 or 8 where a matrix unit takes
-//! them. For quantised weights, a tile is one record for each 32 columns, of 12 words for each of its
-//! `T` rows:
+//! Generated rows are cut into tiles of 8, 4, 2 or 1 rows. For quantised weights, a tile is one record for
+//! each 32 columns, of 12 words for each of its `T` rows:
 //!
 //! ```text
 //! codes   [T][8]  4 signed bytes each: x ~ scale * code, code in -127..=127
@@ -11,15 +10,19 @@
 //! sums    [2][T]  i32: sums of the codes of columns 0..16 and 16..32
 //! ```
 //!
-//! For float weights it is the values, `[K][T]` f32. A row's values don't depend on its tile. A tile of
-//! the matrix unit may be wider than it has rows; the others are zero.
+//! For float weights it is the values, `[K][T]` f32. A row's values don't depend on its tile. Rows of
+//! prompts are the same, except for a matrix unit and quantised weights: then they are wide tiles,
+//! `[K/32][16 rows][32]` bf16.
+
+use std::ops::Range;
 
 use super::{
     format::BLOCK,
     pool::Pool,
-    simd::{Isa, Kernel, Simd},
+    simd::{Isa, Kernel, Line, Simd},
     split::Split,
 };
+use crate::backend::StepRows;
 
 /// Words that a row takes in a record.
 pub(super) const RECORD_WORDS: usize = 12;
@@ -27,9 +30,8 @@ pub(super) const RECORD_WORDS: usize = 12;
 /// Values below which one thread is faster than two.
 const SERIAL_VALUES: usize = 8192;
 
-/// Values behind the last: a matrix unit reads four records of 16 rows at a time, of which three may
-/// not be there (their weights are zero).
-const SPARE_VALUES: usize = 3 * 16 * RECORD_WORDS;
+/// Rows of a wide tile.
+pub(super) const WIDE_ROWS: usize = 16;
 
 /// Rows that are multiplied together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,40 +40,21 @@ pub(super) struct Tile {
     pub(super) first: usize,
     /// How many there are.
     pub(super) rows: usize,
-    /// How many it has room for, `T` of its layout.
-    pub(super) width: usize,
-    /// Room that tiles before it take, in rows.
-    place: usize,
-    /// Whether the matrix unit takes it.
-    pub(super) is_wide: bool,
 }
 
-impl Tile {
-    fn end(self) -> usize {
-        self.place + self.width
-    }
-}
-
-/// Writes the tiles of `rows` rows: as few as there can be, largest first.
-fn cut(rows: usize, has_matrix_unit: bool, tiles: &mut Vec<Tile>) {
+/// Writes the tiles of `rows` rows, largest first.
+fn cut(rows: usize, tiles: &mut Vec<Tile>) {
     tiles.clear();
-    let (mut first, mut place) = (0, 0);
+    let mut first = 0;
     while first < rows {
-        let left = rows - first;
-        // The unit takes as long for a tile with few rows as for a full one: as long as a vector
-        // kernel for some five rows, or some eleven of a tile of 16.
-        let (width, is_wide) = match left {
-            12.. if has_matrix_unit => (16, true),
-            6.. if has_matrix_unit => (8, true),
-            8.. => (8, false),
-            4.. => (4, false),
-            2.. => (2, false),
-            _ => (1, false),
+        let width = match rows - first {
+            8.. => 8,
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
         };
-        let rows = left.min(width);
-        tiles.push(Tile { first, rows, width, place, is_wide });
-        first += rows;
-        place += width;
+        tiles.push(Tile { first, rows: width });
+        first += width;
     }
 }
 
@@ -98,10 +81,14 @@ pub(super) struct Source<'a> {
 /// Prepared rows; the memory is kept for the next.
 #[derive(Default)]
 pub(super) struct Rows {
-    count: usize,
+    counts: StepRows,
     columns: usize,
+    /// Rows that are in wide tiles, the last of all.
+    wide_count: usize,
     quantized: Tiled<i32>,
     float: Tiled<f32>,
+    /// `[tile][K/32][16 rows][32]` bf16; rows that a last tile lacks are whatever was there.
+    wide: Vec<Line>,
 }
 
 /// One form of the rows.
@@ -114,29 +101,37 @@ struct Tiled<T> {
 impl Rows {
     /// Makes room for `rows` rows of at most so many values in each form.
     pub(super) fn reserve(&mut self, rows: usize, quantized_columns: usize, float_columns: usize) {
-        // A last tile may have room for four rows more than there are.
-        self.quantized.reserve(rows + 4, quantized_columns / BLOCK * RECORD_WORDS);
+        self.quantized.reserve(rows, quantized_columns / BLOCK * RECORD_WORDS);
         self.float.reserve(rows, float_columns);
     }
 
-    /// Normalises, quantises and tiles `count` rows.
-    pub(super) fn prepare(&mut self, isa: Isa, pool: &Pool, count: usize, source: Source<'_>, forms: Forms) {
-        (self.count, self.columns) = (count, source.columns);
-        let is_small = count * source.columns <= SERIAL_VALUES;
+    /// Normalises, quantises and tiles rows.
+    pub(super) fn prepare(
+        &mut self,
+        isa: Isa,
+        pool: &Pool,
+        counts: StepRows,
+        source: Source<'_>,
+        forms: Forms,
+    ) {
+        (self.counts, self.columns) = (counts, source.columns);
+        let is_small = counts.total() * source.columns <= SERIAL_VALUES;
+        self.wide_count = if forms.quantized && isa.amx().is_some() { counts.prompt } else { 0 };
         if forms.quantized {
-            cut(count, isa.amx().is_some(), &mut self.quantized.tiles);
+            cut(counts.total() - self.wide_count, &mut self.quantized.tiles);
             let per_row = source.columns / BLOCK * RECORD_WORDS;
             self.quantized.fill(pool, is_small, per_row, &|tile, to| isa.run(Quantize { source, tile, to }));
+            self.fill_wide(isa, pool, source);
         }
         if forms.float {
-            cut(count, false, &mut self.float.tiles);
+            cut(counts.total(), &mut self.float.tiles);
             self.float.fill(pool, is_small, source.columns, &|tile, to| isa.run(Copy { source, tile, to }));
         }
     }
 
     /// How many rows are prepared.
     pub(super) fn count(&self) -> usize {
-        self.count
+        self.counts.total()
     }
 
     /// Values of a row.
@@ -154,38 +149,66 @@ impl Rows {
     #[inline(always)]
     pub(super) fn records(&self, tile: Tile) -> &[i32] {
         let per_row = self.columns / BLOCK * RECORD_WORDS;
-        &self.quantized.values[tile.place * per_row..tile.end() * per_row]
-    }
-
-    /// The records of a tile and of whatever follows, at least three more.
-    #[inline(always)]
-    pub(super) fn records_from(&self, tile: Tile) -> &[i32] {
-        &self.quantized.values[tile.place * (self.columns / BLOCK * RECORD_WORDS)..]
+        &self.quantized.values[tile.first * per_row..][..tile.rows * per_row]
     }
 
     /// The values of a tile of the float form, column by column.
     #[inline(always)]
     pub(super) fn floats(&self, tile: Tile) -> &[f32] {
-        &self.float.values[tile.place * self.columns..tile.end() * self.columns]
+        &self.float.values[tile.first * self.columns..][..tile.rows * self.columns]
+    }
+
+    /// Rows in wide tiles, which are the last.
+    pub(super) fn wide(&self) -> Range<usize> {
+        self.count() - self.wide_count..self.count()
+    }
+
+    /// A wide tile, 32 columns after the other.
+    #[inline(always)]
+    pub(super) fn wide_tile(&self, index: usize) -> &[Line] {
+        let lines = self.wide_tile_lines();
+        &self.wide[index * lines..(index + 1) * lines]
+    }
+
+    fn wide_tile_lines(&self) -> usize {
+        self.columns / BLOCK * WIDE_ROWS
+    }
+
+    fn fill_wide(&mut self, isa: Isa, pool: &Pool, source: Source<'_>) {
+        let (rows, lines) = (self.wide(), self.wide_tile_lines());
+        let tiles = rows.len().div_ceil(WIDE_ROWS);
+        if self.wide.len() < tiles * lines {
+            self.wide.resize(tiles * lines, Line::ZERO);
+        }
+        let split = Split::new(&mut self.wide);
+        pool.run(tiles, &|index| {
+            let first = rows.start + index * WIDE_ROWS;
+            let tile = Tile { first, rows: WIDE_ROWS.min(rows.end - first) };
+            #[expect(unsafe_code, reason = "threads share the memory")]
+            // SAFETY: every tile has lines of its own and is filled once.
+            let to = unsafe { split.part(index * lines..(index + 1) * lines) };
+            isa.run(Widen { source, tile, to });
+        });
     }
 }
 
 impl<T: Send + Clone + Default> Tiled<T> {
     fn reserve(&mut self, rows: usize, per_row: usize) {
         self.tiles.reserve(rows.saturating_sub(self.tiles.len()));
-        self.values.reserve((rows * per_row + SPARE_VALUES).saturating_sub(self.values.len()));
+        self.values.reserve((rows * per_row).saturating_sub(self.values.len()));
     }
 
-    /// Calls `one` with every tile and its values, of which a row of room has `per_row`.
+    /// Calls `one` with every tile and its values, `per_row` for each row.
     fn fill(&mut self, pool: &Pool, is_small: bool, per_row: usize, one: &(dyn Fn(Tile, &mut [T]) + Sync)) {
-        let room = self.tiles.last().map_or(0, |tile| tile.end());
-        self.values.resize(room * per_row + SPARE_VALUES, T::default());
+        let rows = self.tiles.last().map_or(0, |tile| tile.first + tile.rows);
+        self.values.resize(rows * per_row, T::default());
         let (tiles, values) = (&self.tiles, Split::new(&mut self.values));
         let fill = |index: usize| {
             let tile = tiles[index];
+            let place = tile.first * per_row..(tile.first + tile.rows) * per_row;
             #[expect(unsafe_code, reason = "threads share the memory")]
-            // SAFETY: tiles have places of their own, and each is filled once.
-            one(tile, unsafe { values.part(tile.place * per_row..tile.end() * per_row) });
+            // SAFETY: tiles have rows of their own, and each is filled once.
+            one(tile, unsafe { values.part(place) });
         };
         if is_small {
             (0..tiles.len()).for_each(fill);
@@ -225,12 +248,9 @@ impl Kernel for Quantize<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { source, tile, to } = self;
-        if tile.rows < tile.width {
-            to.fill(0);
-        }
         for t in 0..tile.rows {
             let (x, norm) = source.row(simd, tile.first + t);
-            quantize_row(simd, x, norm, to, t, tile.width);
+            quantize_row(simd, x, norm, to, t, tile.rows);
         }
     }
 }
@@ -250,10 +270,57 @@ impl Kernel for Copy<'_> {
         let Self { source, tile, to } = self;
         for t in 0..tile.rows {
             let (x, norm) = source.row(simd, tile.first + t);
-            for (k, (x, to)) in x.iter().zip(to.chunks_exact_mut(tile.width)).enumerate() {
-                to[t] = norm.map_or(*x, |(factor, gain)| x * factor * gain[k]);
+            for (k, (x, to)) in x.iter().zip(to.chunks_exact_mut(tile.rows)).enumerate() {
+                to[t] = match norm {
+                    Some((factor, gain)) => x * factor * gain[k],
+                    None => *x,
+                };
             }
         }
+    }
+}
+
+/// Fills a wide tile.
+struct Widen<'a> {
+    source: Source<'a>,
+    tile: Tile,
+    to: &'a mut [Line],
+}
+
+impl Kernel for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { source, tile, to } = self;
+        for t in 0..tile.rows {
+            let (x, norm) = source.row(simd, tile.first + t);
+            let units = x.as_chunks::<BLOCK>().0.iter().zip(to.chunks_exact_mut(WIDE_ROWS));
+            for (k, (x, lines)) in units.enumerate() {
+                let [low, high] = normalized(simd, x, norm, k);
+                let [to_low, to_high] = lines[t].halves();
+                *to_low = simd.to_bf16(low);
+                *to_high = simd.to_bf16(high);
+            }
+        }
+    }
+}
+
+/// 32 columns of a row, normalised.
+#[inline(always)]
+fn normalized<S: Simd>(simd: S, x: &[f32; BLOCK], norm: Option<(f32, &[f32])>, k: usize) -> [S::F32; 2] {
+    let x: &[[f32; 16]] = x.as_chunks().0;
+    let (low, high) = (simd.load(&x[0]), simd.load(&x[1]));
+    match norm {
+        Some((scale, gain)) => {
+            let gain: &[[f32; 16]] = gain[k * BLOCK..(k + 1) * BLOCK].as_chunks().0;
+            let scale = simd.splat(scale);
+            [
+                simd.mul(simd.mul(low, scale), simd.load(&gain[0])),
+                simd.mul(simd.mul(high, scale), simd.load(&gain[1])),
+            ]
+        }
+        None => [low, high],
     }
 }
 
@@ -282,14 +349,7 @@ fn quantize_row<S: Simd>(
 ) {
     let records = records.chunks_exact_mut(RECORD_WORDS * rows);
     for (k, (x, record)) in x.as_chunks::<BLOCK>().0.iter().zip(records).enumerate() {
-        let x: &[[f32; 16]] = x.as_chunks().0;
-        let mut low = simd.load(&x[0]);
-        let mut high = simd.load(&x[1]);
-        if let Some((scale, gain)) = norm {
-            let gain: &[[f32; 16]] = gain[k * BLOCK..(k + 1) * BLOCK].as_chunks().0;
-            low = simd.mul(simd.mul(low, simd.splat(scale)), simd.load(&gain[0]));
-            high = simd.mul(simd.mul(high, simd.splat(scale)), simd.load(&gain[1]));
-        }
+        let [low, high] = normalized(simd, x, norm, k);
         let largest = simd.max(magnitude(simd, low), magnitude(simd, high));
         let largest = simd.highest(largest);
         // Below the least normal f32 times 127 the factor would overflow; such rows are zero.
@@ -319,33 +379,21 @@ fn magnitude<S: Simd>(simd: S, v: S::F32) -> S::F32 {
 mod tests {
     use super::*;
 
-    fn tiles(rows: usize, has_matrix_unit: bool) -> Vec<Tile> {
-        let mut tiles = Vec::new();
-        cut(rows, has_matrix_unit, &mut tiles);
-        tiles
-    }
-
     #[test]
-    fn tiles_cover_all_rows_in_order_and_do_not_share_room() {
-        for (rows, has_matrix_unit) in (0..60).flat_map(|rows| [(rows, false), (rows, true)]) {
-            let (mut row, mut place) = (0, 0);
-            for tile in tiles(rows, has_matrix_unit) {
-                assert_eq!((tile.first, tile.place), (row, place));
-                assert!(tile.rows <= tile.width && (tile.is_wide || tile.rows == tile.width), "{tile:?}");
-                row += tile.rows;
-                place += tile.width;
-            }
-            assert_eq!(row, rows);
-            assert!(place <= rows + 4, "{rows} rows take room for {place}");
+    fn tiles_cover_all_rows_in_order() {
+        for rows in 0..40 {
+            let mut tiles = Vec::new();
+            cut(rows, &mut tiles);
+            let covered: Vec<usize> =
+                tiles.iter().flat_map(|tile| tile.first..tile.first + tile.rows).collect();
+            assert_eq!(covered, (0..rows).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn tiles_are_few() {
-        let widths = |rows, unit| tiles(rows, unit).iter().map(|tile| tile.width).collect::<Vec<_>>();
-        assert_eq!(widths(23, false), [8, 8, 4, 2, 1]);
-        assert_eq!(widths(23, true), [16, 8]);
-        assert_eq!(widths(33, true), [16, 16, 1]);
-        assert_eq!(widths(11, true), [8, 2, 1]);
+        let mut tiles = Vec::new();
+        cut(23, &mut tiles);
+        assert_eq!(tiles.iter().map(|tile| tile.rows).collect::<Vec<_>>(), [8, 8, 4, 2, 1]);
     }
 }

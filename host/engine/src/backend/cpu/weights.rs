@@ -3,8 +3,8 @@
 use super::{
     format::{BLOCK, Block, Format},
     rows::{RECORD_WORDS, Rows, Tile},
-    simd::{LANES, Simd, Tiles},
-    wide::{self, Unpacked},
+    simd::{LANES, Simd},
+    wide::Unpacked,
 };
 
 /// A format of panels: how to multiply with them and how to read a row of them.
@@ -27,18 +27,8 @@ pub(super) trait Weights: Send + Sync + 'static {
         tile: Tile,
     ) -> [[S::F32; T]; 2];
 
-    /// Columns that a matrix unit takes at once.
-    const UNIT_COLUMNS: usize;
     /// Unpacks a panel for a matrix unit. Only for quantised formats, as are wide tiles.
     fn unpack<S: Simd>(simd: S, panel: &[u8], unpacked: &mut Unpacked);
-    /// [`Weights::multiply`] of one panel, to the bit, on a matrix unit, for a tile of 8 or 16.
-    fn multiply_wide<S: Simd, const T: usize>(
-        simd: S,
-        unit: &Tiles<T>,
-        panel: &Unpacked,
-        rows: &Rows,
-        tile: Tile,
-    ) -> [S::F32; T];
 
     /// The weights of row `lane` of a panel, as many as `out` takes.
     fn row<S: Simd>(simd: S, panel: &[u8], lane: usize, out: &mut [f32]);
@@ -75,7 +65,6 @@ pub(super) use with_weights;
 
 impl<F: Format> Weights for F {
     const QUANTIZED: bool = true;
-    const UNIT_COLUMNS: usize = wide::unit_columns::<F>();
 
     fn panel_bytes(columns: usize) -> usize {
         columns / (BLOCK * F::BLOCKS) * F::GROUP_BYTES
@@ -102,17 +91,6 @@ impl<F: Format> Weights for F {
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, panel: &[u8], unpacked: &mut Unpacked) {
         unpacked.fill::<F, S>(simd, panel);
-    }
-
-    #[inline(always)]
-    fn multiply_wide<S: Simd, const T: usize>(
-        simd: S,
-        unit: &Tiles<T>,
-        panel: &Unpacked,
-        rows: &Rows,
-        tile: Tile,
-    ) -> [S::F32; T] {
-        panel.multiply::<F, S, T>(simd, unit, rows, tile)
     }
 
     #[inline(always)]
@@ -316,7 +294,6 @@ pub(super) struct Float<F>(std::marker::PhantomData<F>);
 
 impl<F: FloatFormat> Weights for Float<F> {
     const QUANTIZED: bool = false;
-    const UNIT_COLUMNS: usize = BLOCK;
 
     fn panel_bytes(columns: usize) -> usize {
         columns * LANES * F::BYTES
@@ -343,16 +320,6 @@ impl<F: FloatFormat> Weights for Float<F> {
     }
 
     fn unpack<S: Simd>(_: S, _: &[u8], _: &mut Unpacked) {
-        unreachable!("wide tiles are quantised");
-    }
-
-    fn multiply_wide<S: Simd, const T: usize>(
-        _: S,
-        _: &Tiles<T>,
-        _: &Unpacked,
-        _: &Rows,
-        _: Tile,
-    ) -> [S::F32; T] {
         unreachable!("wide tiles are quantised");
     }
 

@@ -12,19 +12,21 @@
 //! the segments before it. Steps of which a row sees nothing leave it as it is to the bit. The
 //! segments also let a long context's few rows be divided between threads.
 
+mod pages;
 mod tiles;
 mod vectors;
 
 use std::{cell::RefCell, ops::Range};
 
 use super::{
-    cache::{Cache, Page},
+    cache::Cache,
     math::exp2,
     pool::Pool,
     simd::{Amx, Isa, Kernel, LANES, Simd},
     split::Split,
 };
-use crate::backend::{BLOCK_TOKENS, Batch, BlockId, Heads};
+use crate::backend::{BLOCK_TOKENS, Batch, Heads};
+use pages::Pages;
 
 /// Query rows of a task.
 const ROWS: usize = 16;
@@ -132,7 +134,9 @@ impl Attention<'_> {
 
     /// Positions that a row of a span sees.
     fn sees(&self, span: usize, row: usize) -> Range<usize> {
-        let end = self.batch.positions[self.batch.spans[span].rows.start + row / self.group()] as usize + 1;
+        let rows = &self.batch.spans[span].rows;
+        let last = if self.heads.causal { rows.start + row / self.group() } else { rows.end - 1 };
+        let end = self.batch.positions[last] as usize + 1;
         self.heads.window.map_or(0, |window| end.saturating_sub(window))..end
     }
 
@@ -164,6 +168,8 @@ struct State {
     max: [[f32; ROWS]; 2],
     /// Sum of `2^(score - max)`, likewise.
     sum: [[f32; ROWS]; 2],
+    /// Of the pages of a step.
+    unpacked: Vec<u8>,
 }
 
 impl State {
@@ -175,6 +181,7 @@ impl State {
             values: [Vec::new(), Vec::new()],
             max: [[LOWEST; ROWS]; 2],
             sum: [[0.0; ROWS]; 2],
+            unpacked: Vec::new(),
         }
     }
 
@@ -200,10 +207,11 @@ struct Attend<'a> {
 /// Up to 64 positions.
 #[derive(Clone, Copy)]
 struct Step<'a> {
-    /// At least one and at most [`BLOCKS`].
-    blocks: &'a [BlockId],
+    /// Blocks that there are, at least one and at most [`BLOCKS`].
+    blocks: usize,
     /// The first block's first.
     position: usize,
+    pages: &'a Pages<'a>,
 }
 
 /// What a row makes of a step's scores.
@@ -252,7 +260,7 @@ impl Kernel for TaskKernel<'_> {
     }
 }
 
-impl<'a> Attend<'a> {
+impl Attend<'_> {
     #[inline(always)]
     fn load_queries<S: Simd>(&mut self, simd: S) {
         let Heads { query, kv, size, scale, .. } = self.all.heads;
@@ -286,15 +294,18 @@ impl<'a> Attend<'a> {
         let blocks = &all.batch.blocks[span.blocks.start..span.blocks.end];
         let first = all.sees(task.span, task.rows.start).start.max(segment * SEGMENT) / STEP * STEP;
         let end = all.sees(task.span, task.rows.end - 1).end.min((segment + 1) * SEGMENT);
+        let mut memory = std::mem::take(&mut self.state.unpacked);
         let unit = unit.map(|unit| unit.attention_tiles(task.rows.len()));
         for position in (first..end).step_by(STEP) {
             let blocks = &blocks[position / BLOCK_TOKENS..end.min(position + STEP).div_ceil(BLOCK_TOKENS)];
-            let step = Step { blocks, position };
+            let pages = Pages::load(simd, all.cache, blocks, (all.layer, task.kv_head), &mut memory);
+            let step = Step { blocks: blocks.len(), position, pages: &pages };
             match &unit {
                 Some(unit) => tiles::step(simd, unit, self, step),
                 None => vectors::step(simd, self, step),
             }
         }
+        self.state.unpacked = memory;
     }
 
     /// Writes `[rows][2 + D]` of the current segment.
@@ -304,11 +315,6 @@ impl<'a> Attend<'a> {
             (to[0], to[1]) = (state.max[0][row], state.sum[0][row]);
             to[2..].copy_from_slice(&state.values[0][row * width..][..width]);
         }
-    }
-
-    #[inline(always)]
-    fn page(&self, block: BlockId) -> Page<'a> {
-        self.all.cache.page(block, self.all.layer, self.task.kv_head)
     }
 }
 
@@ -323,7 +329,12 @@ fn soften<S: Simd>(
     mut scores: [S::F32; BLOCKS],
 ) -> WeightedRow {
     let sees = &state.sees[row];
-    if sees.start > step.position || sees.end < step.position + step.blocks.len() * BLOCK_TOKENS {
+    if let Some(scales) = &step.pages.scales {
+        for (scores, [of_key, _]) in scores.iter_mut().zip(scales).take(step.blocks) {
+            *scores = simd.mul(*scores, simd.load(of_key));
+        }
+    }
+    if sees.start > step.position || sees.end < step.position + step.blocks * BLOCK_TOKENS {
         for (b, scores) in scores.iter_mut().enumerate() {
             let position = (step.position + b * BLOCK_TOKENS) as i32;
             let (from, to) = (sees.start as i32 - position, sees.end as i32 - position);
@@ -337,9 +348,13 @@ fn soften<S: Simd>(
     let factor = simd.lanes(exp2(simd, simd.splat(*max - new_max)))[0];
     let mut sums = simd.splat(0.0);
     let mut weights = [[0; 2 * LANES]; BLOCKS];
-    for (weights, scores) in weights.iter_mut().zip(scores) {
+    for (b, (weights, scores)) in weights.iter_mut().zip(scores).enumerate() {
         *weights = simd.to_bf16(exp2(simd, simd.add(scores, simd.splat(-new_max))));
-        sums = simd.add(sums, simd.bf16(weights));
+        let rounded = simd.bf16(weights);
+        sums = simd.add(sums, rounded);
+        if let Some(scales) = &step.pages.scales {
+            *weights = simd.to_bf16(simd.mul(rounded, simd.load(&scales[b][1])));
+        }
     }
     *max = new_max;
     *sum = *sum * factor + simd.sum(sums);

@@ -27,13 +27,10 @@ pub(super) fn fit(width: usize) -> bool {
 #[inline(always)]
 pub(super) fn step<S: Simd>(simd: S, unit: &AttentionTiles, to: &mut Attend<'_>, step: Step<'_>) {
     let (width, rows) = (to.width, to.task.rows.len());
-    let blocks = step.blocks.len();
-    // A block that isn't there is the last again; its scores and weights aren't taken.
-    let pages: [_; BLOCKS] = std::array::from_fn(|b| to.page(step.blocks[b.min(blocks - 1)]));
-    unit.score(&to.state.query_pairs, width, pages.map(|page| page.keys), &mut to.scratch.scores);
+    unit.score(&to.state.query_pairs, width, step.pages.keys, &mut to.scratch.scores);
     for row in 0..rows {
         let mut scores = [simd.splat(f32::NEG_INFINITY); BLOCKS];
-        for (to, from) in scores.iter_mut().zip(&to.scratch.scores).take(blocks) {
+        for (to, from) in scores.iter_mut().zip(&to.scratch.scores).take(step.blocks) {
             *to = simd.load(&from[row]);
         }
         let WeightedRow { weights, factor } = soften(simd, to.state, step, row, scores);
@@ -45,6 +42,6 @@ pub(super) fn step<S: Simd>(simd: S, unit: &AttentionTiles, to: &mut Attend<'_>,
             }
         }
     }
-    let values = pages.map(|page| page.values);
-    unit.add_values(&to.scratch.weights, &values[..blocks], width, &mut to.state.values[0]);
+    let values = &step.pages.values[..step.blocks];
+    unit.add_values(&to.scratch.weights, values, width, &mut to.state.values[0]);
 }

@@ -3,10 +3,7 @@
 //! the first elements are summed apart from those of the second, and then both are added to the rest.
 
 use super::{Attend, BLOCKS, STEP, Step, WeightedRow, soften};
-use crate::backend::cpu::{
-    cache::Page,
-    simd::{LANES, Simd},
-};
+use crate::backend::cpu::simd::{LANES, Simd};
 
 /// Pairs of a chunk, whose first and second elements are summed apart.
 const PAIRS: usize = 16;
@@ -31,11 +28,11 @@ fn step_rows<S: Simd, const R: usize>(simd: S, to: &mut Attend<'_>, step: Step<'
     let width = to.width;
     let queries = &to.state.queries[row * width..(row + R) * width];
     let mut scores = [[simd.splat(f32::NEG_INFINITY); R]; BLOCKS];
-    for (blocks, scores) in step.blocks.chunks(2).zip(scores.as_chunks_mut::<2>().0) {
-        // An odd last block is scored twice; the second scores aren't taken.
-        let pages = [to.page(blocks[0]), to.page(blocks[blocks.len() - 1])];
-        let both = score::<S, R>(simd, pages, queries, width);
-        scores[..blocks.len()].copy_from_slice(&both[..blocks.len()]);
+    for (first, scores) in (0..step.blocks).step_by(2).zip(scores.as_chunks_mut::<2>().0) {
+        let blocks = (step.blocks - first).min(2);
+        let keys = [step.pages.keys[first], step.pages.keys[first + 1]];
+        let both = score::<S, R>(simd, keys, queries, width);
+        scores[..blocks].copy_from_slice(&both[..blocks]);
     }
 
     let mut weights = [[0.0; STEP]; R];
@@ -60,16 +57,16 @@ fn step_rows<S: Simd, const R: usize>(simd: S, to: &mut Attend<'_>, step: Step<'
     }
 }
 
-/// Scores of two pages' positions for `R` queries of `width` elements.
+/// Scores of two blocks' positions for `R` queries of `width` elements.
 #[inline(always)]
 fn score<S: Simd, const R: usize>(
     simd: S,
-    pages: [Page<'_>; 2],
+    keys: [&[u8]; 2],
     queries: &[f32],
     width: usize,
 ) -> [[S::F32; R]; 2] {
     let mut scores = [[simd.splat(0.0); R]; 2];
-    let keys: [&[[u8; 64]]; 2] = [pages[0].keys.as_chunks().0, pages[1].keys.as_chunks().0];
+    let keys: [&[[u8; 64]]; 2] = [keys[0].as_chunks().0, keys[1].as_chunks().0];
     for first in (0..width / 2).step_by(PAIRS) {
         let mut sums = [[[simd.splat(0.0); 2]; R]; 2];
         for pair in first..(first + PAIRS).min(width / 2) {
@@ -112,8 +109,8 @@ fn add_values<S: Simd, const R: usize, const V: usize>(
             *total = simd.mul(simd.load(from), *factor);
         }
     }
-    for (b, block) in step.blocks.iter().enumerate() {
-        let vectors: &[[u8; 64]] = to.page(*block).values.as_chunks().0;
+    for (b, values) in step.pages.values[..step.blocks].iter().enumerate() {
+        let vectors: &[[u8; 64]] = values.as_chunks().0;
         let mut sums = [[[simd.splat(0.0); 2]; V]; R];
         for pair in 0..LANES / 2 {
             let vectors = &vectors[(pair * width + d) / LANES..][..V];

@@ -1,6 +1,7 @@
-//! AMX: a unit that multiplies 16 x 64 by 64 x 16 signed bytes, or 16 x 32 by 32 x 16 bf16, at once
-//! (Intel, 2023). Its intrinsics are not stable, so its few instructions are spelled in assembly, and
-//! Linux hands out the registers on request only.
+//! AMX: a unit that multiplies 16 x 32 by 32 x 16 bf16 at once (Intel, 2023). Its intrinsics are not
+//! stable, so its few instructions are spelled in assembly, and Linux hands out the registers on request
+//! only. (It multiplies twice as many bytes; but then every 32 columns' sums must be scaled by vectors,
+//! between which and the unit little overlaps: no faster than vectors alone, as measured.)
 #![expect(unsafe_code, reason = "assembly")]
 
 use std::{
@@ -8,9 +9,9 @@ use std::{
     marker::PhantomData,
 };
 
-use crate::backend::cpu::{format::BLOCK, rows::RECORD_WORDS};
+use super::{Line, Sums};
 
-/// Proof that the machine has AMX with bytes and bf16, and that this process may use it.
+/// Proof that the machine has AMX with bf16, and that this process may use it.
 #[derive(Clone, Copy)]
 pub(crate) struct Amx(());
 
@@ -19,20 +20,19 @@ impl Amx {
     pub(crate) fn detect() -> Option<Self> {
         const BF16: u32 = 1 << 22;
         const TILE: u32 = 1 << 24;
-        const INT8: u32 = 1 << 25;
-        const ALL: u32 = BF16 | TILE | INT8;
+        const ALL: u32 = BF16 | TILE;
         let has_leaf_7 = __cpuid_count(0, 0).eax >= 7;
         let has_all = has_leaf_7 && __cpuid_count(7, 0).edx & ALL == ALL;
         (has_all && request_registers()).then_some(Self(()))
     }
 
-    /// Makes this thread's tile registers ready for `T` rows (8 or 16) of units of `columns` columns
-    /// (16 or 32). Replaces what they were ready for before.
-    pub(crate) fn tiles<const T: usize>(self, columns: usize) -> Tiles<T> {
-        assert!((T == 8 || T == 16) && (columns == 16 || columns == 32), "{T} rows of {columns} columns");
-        let (sums, activations, weights) = ([T, 64], [T, columns], [columns / 4, 64]);
-        let registers = self.configure([sums, sums, sums, sums, activations, weights, activations, weights]);
-        Tiles { columns, _registers: registers }
+    /// Makes this thread's tile registers ready for products of two tiles of up to 16 rows, of which the
+    /// second may be empty. Replaces what they were ready for before.
+    pub(crate) fn matrix_tiles(self, rows: [usize; 2]) -> MatrixTiles {
+        assert!((1..=16).contains(&rows[0]) && rows[1] <= 16, "tiles of {rows:?} rows");
+        let [first, second] = rows.map(|rows| if rows > 0 { [rows, 64] } else { [0, 0] });
+        let shapes = [first, first, second, second, first, second, [16, 64], [16, 64]];
+        MatrixTiles { rows, _registers: self.configure(shapes) }
     }
 
     /// Makes this thread's tile registers ready for attention of up to 16 query rows. Replaces what
@@ -74,82 +74,101 @@ impl Drop for Registers {
     }
 }
 
-/// Tile registers for products of bytes.
-pub(crate) struct Tiles<const T: usize> {
-    columns: usize,
+/// Tile registers for two tiles of rows times two panels: products of bf16 that are added in f32.
+pub(crate) struct MatrixTiles {
+    rows: [usize; 2],
     _registers: Registers,
 }
 
-/// Sums of 16 weight rows for each of `T` activation rows.
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-pub(crate) struct Sums<const T: usize>(pub(crate) [[i32; 16]; T]);
+impl MatrixTiles {
+    /// Rows that each tile has.
+    pub(crate) fn rows(&self) -> [usize; 2] {
+        self.rows
+    }
 
-impl<const T: usize> Tiles<T> {
-    /// `sums[i][t][n] = sum_k x[i][t][k] * w[i][n][k]` over the columns of four units.
-    ///
-    /// `w` holds 4 columns of 16 rows in each 64 bytes, unit after unit. `x` begins with the first of
-    /// the records (see `rows`) that hold the activations, one for each unit, or for two units of 16
-    /// columns.
+    /// `sums[i][j][t][n] = sum_k x[i][t][k] * w[j][n][k]`. Of each 32 columns, `x[i]` has a line for each
+    /// of 16 rows, and `w[j]` a line for each pair of columns, of 16 rows. Without a second tile, its sums
+    /// stay as they are.
     #[inline(always)]
-    pub(crate) fn multiply<const COLUMNS: usize>(&self, x: &[i32], w: &[u8], sums: &mut [Sums<T>; 4]) {
-        let last = const { place_of_unit(3, T, COLUMNS) };
-        assert_eq!(self.columns, COLUMNS, "columns that the registers are configured for");
-        assert!(4 * x.len() >= last + 32 * (T - 1) + COLUMNS, "{} words of activations", x.len());
-        assert!(w.len() >= 4 * 16 * COLUMNS, "{} bytes of weights", w.len());
-        // SAFETY: a `Tiles` exists only on a thread whose registers it has configured, for `T` and
-        // `COLUMNS`. The loads read `T` rows of `COLUMNS` bytes and `COLUMNS / 4` rows of 64 bytes, whose
-        // presence the assertions check; each store writes `T` rows of 64 bytes, a `Sums<T>`.
+    pub(crate) fn multiply(&self, x: [&[Line]; 2], w: [&[Line]; 2], sums: &mut [[Sums; 2]; 2]) {
+        let units = w[0].len() / 16;
+        assert!(units > 0 && w[0].len().is_multiple_of(16) && w[1].len() == w[0].len(), "whole panels");
+        assert!(x.iter().all(|x| x.len() >= w[0].len()), "rows as wide as the panels");
+        if self.rows[1] == 0 {
+            // SAFETY: a `MatrixTiles` exists only on a thread whose registers it has configured. Each
+            // turn loads up to 16 lines of the rows and 16 of each panel, whose presence the assertions
+            // check; each store writes up to 16 rows of 64 bytes, a `Sums`.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "2:",
+                    "tileloadd tmm4, [{x} + {row}]",
+                    "tileloadd tmm6, [{w0} + {row}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{w1} + {row}]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "add {x}, 1024",
+                    "add {w0}, 1024",
+                    "add {w1}, 1024",
+                    "dec {units}",
+                    "jnz 2b",
+                    "tilestored [{s} + {row}], tmm0",
+                    "tilestored [{s} + {row} + 1024], tmm1",
+                    x = inout(reg) x[0].as_ptr() => _,
+                    w0 = inout(reg) w[0].as_ptr() => _,
+                    w1 = inout(reg) w[1].as_ptr() => _,
+                    units = inout(reg) units => _,
+                    s = in(reg) sums.as_mut_ptr(),
+                    row = in(reg) 64usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+            return;
+        }
+        // SAFETY: as above, for two tiles of rows.
         unsafe {
-            // Four sums under way hide the unit's latency of some 50 cycles.
             asm!(
-                "tileloadd tmm5, [{w} + {row}]",
-                "tileloadd tmm4, [{x} + {half_row}]",
-                "tileloadd tmm7, [{w} + {row} + {w1}]",
-                "tileloadd tmm6, [{x} + {half_row} + {x1}]",
                 "tilezero tmm0",
-                "tdpbssd tmm0, tmm4, tmm5",
                 "tilezero tmm1",
-                "tdpbssd tmm1, tmm6, tmm7",
-                "tileloadd tmm5, [{w} + {row} + {w2}]",
-                "tileloadd tmm4, [{x} + {half_row} + {x2}]",
-                "tileloadd tmm7, [{w} + {row} + {w3}]",
-                "tileloadd tmm6, [{x} + {half_row} + {x3}]",
                 "tilezero tmm2",
-                "tdpbssd tmm2, tmm4, tmm5",
                 "tilezero tmm3",
-                "tdpbssd tmm3, tmm6, tmm7",
+                "2:",
+                "tileloadd tmm4, [{x0} + {row}]",
+                "tileloadd tmm6, [{w0} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{w1} + {row}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{x1} + {row}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {x0}, 1024",
+                "add {x1}, 1024",
+                "add {w0}, 1024",
+                "add {w1}, 1024",
+                "dec {units}",
+                "jnz 2b",
                 "tilestored [{s} + {row}], tmm0",
-                "tilestored [{s} + {row} + {s1}], tmm1",
-                "tilestored [{s} + {row} + {s2}], tmm2",
-                "tilestored [{s} + {row} + {s3}], tmm3",
-                w = in(reg) w.as_ptr(),
-                x = in(reg) x.as_ptr(),
+                "tilestored [{s} + {row} + 1024], tmm1",
+                "tilestored [{s} + {row} + 2048], tmm2",
+                "tilestored [{s} + {row} + 3072], tmm3",
+                x0 = inout(reg) x[0].as_ptr() => _,
+                x1 = inout(reg) x[1].as_ptr() => _,
+                w0 = inout(reg) w[0].as_ptr() => _,
+                w1 = inout(reg) w[1].as_ptr() => _,
+                units = inout(reg) units => _,
                 s = in(reg) sums.as_mut_ptr(),
                 row = in(reg) 64usize,
-                half_row = in(reg) 32usize,
-                w1 = const 16 * COLUMNS,
-                w2 = const 32 * COLUMNS,
-                w3 = const 48 * COLUMNS,
-                x1 = const place_of_unit(1, T, COLUMNS),
-                x2 = const place_of_unit(2, T, COLUMNS),
-                x3 = const place_of_unit(3, T, COLUMNS),
-                s1 = const size_of::<Sums<T>>(),
-                s2 = const 2 * size_of::<Sums<T>>(),
-                s3 = const 3 * size_of::<Sums<T>>(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack, preserves_flags),
+                options(nostack),
             );
         }
     }
 }
 
-/// Bytes from the first record to a unit's first activation.
-const fn place_of_unit(unit: usize, rows: usize, columns: usize) -> usize {
-    let record = 4 * RECORD_WORDS * rows;
-    unit * columns / BLOCK * record + unit * columns % BLOCK
-}
+const _: () = assert!(size_of::<Sums>() == 1024 && size_of::<Line>() == 64);
 
 /// Tile registers for attention: products of bf16 that are added in f32.
 pub(crate) struct AttentionTiles {

@@ -201,13 +201,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn load_i32(self, from: &[i32; 16]) -> Self::I32 {
-        let from = [&from[..8], &from[8..]];
-        // Each half is 32 readable bytes.
-        halves!(|from| _mm256_loadu_si256(from.as_ptr().cast()))
-    }
-
-    #[inline(always)]
     fn u8s(self, from: &[u8; 16]) -> Self::I32 {
         let from = [&from[..8], &from[8..]];
         // Each half is 8 readable bytes.
@@ -277,11 +270,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn mask(self, a: Self::Bytes, mask: u8) -> Self::Bytes {
         halves!(|a| _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)))
-    }
-
-    #[inline(always)]
-    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes {
-        halves!(|a| _mm256_sub_epi8(a, _mm256_set1_epi8(b as i8)))
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd, avx2};
+use super::{Kernel, Line, Simd, avx2};
 
 /// Proof that the machine has AVX-512 F, BW, DQ, VL and VNNI, and AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -152,12 +152,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn load_i32(self, from: &[i32; 16]) -> Self::I32 {
-        // SAFETY: the array is 64 readable bytes; `self` proves AVX-512F.
-        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
     fn u8s(self, from: &[u8; 16]) -> Self::I32 {
         // SAFETY: the array is 16 readable bytes; `self` proves AVX-512F.
         unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast())) }
@@ -217,8 +211,30 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes {
-        proven!(_mm512_sub_epi8(a, _mm512_set1_epi8(b as i8)))
+    fn byte<const I: usize>(self, a: Self::Bytes) -> Self::F32 {
+        let bytes = match I {
+            0 => a,
+            1 => proven!(_mm512_srli_epi32::<8>(a)),
+            2 => proven!(_mm512_srli_epi32::<16>(a)),
+            _ => return proven!(_mm512_cvtepi32_ps(_mm512_srli_epi32::<24>(a))),
+        };
+        proven!(_mm512_cvtepi32_ps(_mm512_and_si512(bytes, _mm512_set1_epi32(0xFF))))
+    }
+
+    #[inline(always)]
+    fn pair_bf16(self, a: Self::F32, b: Self::F32) -> Line {
+        let mut line = Line::ZERO;
+        // SAFETY: a line is 64 writable, aligned bytes; `self` proves AVX-512F.
+        unsafe {
+            let half = _mm512_set1_epi32(0x8000);
+            let low = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(a), half));
+            let high = _mm512_add_epi32(_mm512_castps_si512(b), half);
+            // (high & mask) | low
+            let mask = _mm512_set1_epi32(0xFFFF_0000u32 as i32);
+            let pairs = _mm512_ternarylogic_epi32::<0b1111_1000>(low, high, mask);
+            _mm512_store_si512(line.0.as_mut_ptr().cast(), pairs);
+        }
+        line
     }
 
     #[inline(always)]

@@ -21,7 +21,30 @@ mod portable;
 
 use std::fmt;
 
-pub(super) use amx::{Amx, AttentionTiles, Sums, Tiles};
+pub(super) use amx::{Amx, AttentionTiles, MatrixTiles};
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Line(pub(crate) [u8; 64]);
+
+impl Line {
+    pub(super) const ZERO: Self = Self([0; 64]);
+
+    /// Its first and its last 32 bytes.
+    pub(super) fn halves(&mut self) -> &mut [[u8; 32]; 2] {
+        self.0.as_chunks_mut().0.as_mut_array().expect("64 bytes are two halves")
+    }
+}
+
+/// Sums of up to 16 rows with 16 columns.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Sums(pub(crate) [[f32; 16]; 16]);
+
+impl Sums {
+    pub(super) const ZERO: Self = Self([[0.0; 16]; 16]);
+}
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -85,8 +108,6 @@ pub(super) trait Simd: Copy + Send + Sync {
 
     /// `x` in every lane.
     fn splat_i32(self, x: i32) -> Self::I32;
-    /// Reads 16 lanes.
-    fn load_i32(self, from: &[i32; 16]) -> Self::I32;
     /// 16 unsigned bytes.
     fn u8s(self, from: &[u8; 16]) -> Self::I32;
     /// 16 signed bytes.
@@ -108,8 +129,26 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn bytes(self, from: &[u8; 64]) -> Self::Bytes;
     /// `a & mask` in every byte.
     fn mask(self, a: Self::Bytes, mask: u8) -> Self::Bytes;
-    /// `a - b` in every byte, wrapping.
-    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes;
+    /// Byte `I`, unsigned, of each 4.
+    #[inline(always)]
+    fn byte<const I: usize>(self, a: Self::Bytes) -> Self::F32 {
+        let mut lanes = [0.0; LANES];
+        for (lane, bytes) in lanes.iter_mut().zip(self.to_array(a).as_chunks::<4>().0) {
+            *lane = f32::from(bytes[I]);
+        }
+        self.load(&lanes)
+    }
+    /// Lanes of both in turn, rounded to the nearest bf16, of two as near to the larger. Finite.
+    #[inline(always)]
+    fn pair_bf16(self, a: Self::F32, b: Self::F32) -> Line {
+        let mut line = Line::ZERO;
+        let lanes = self.lanes(a).into_iter().zip(self.lanes(b));
+        for (to, (a, b)) in line.0.as_chunks_mut().0.iter_mut().zip(lanes) {
+            let [a, b] = [a, b].map(|x| (x.to_bits() + 0x8000) >> 16);
+            *to = (a | b << 16).to_le_bytes();
+        }
+        line
+    }
     /// `a | b`.
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
     /// 16-bit words shifted right; bits of the upper byte enter the lower.

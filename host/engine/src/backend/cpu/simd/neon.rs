@@ -189,8 +189,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn bf16_pairs(self, from: &[u8; 64]) -> [Self::F32; 2] {
         let words = self.bytes(from);
-        let low =
-            quarters!(|words| { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_u8(words))) });
+        let low = quarters!(|words| vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_u8(words))));
         let high = quarters!(|words| {
             vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(words), vdupq_n_u32(0xFFFF_0000)))
         });
@@ -201,13 +200,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     fn splat_i32(self, x: i32) -> Self::I32 {
         let x = [x; 4];
         quarters!(|x| vdupq_n_s32(x))
-    }
-
-    #[inline(always)]
-    fn load_i32(self, from: &[i32; 16]) -> Self::I32 {
-        let from = cut(from);
-        // Each quarter is 16 readable bytes.
-        quarters!(|from| vld1q_s32(from.as_ptr()))
     }
 
     #[inline(always)]
@@ -279,11 +271,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes {
-        quarters!(|a| vsubq_u8(a, vdupq_n_u8(b)))
-    }
-
-    #[inline(always)]
     fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
         quarters!(|a, b| vorrq_u8(a, b))
     }
@@ -307,7 +294,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn dot(self, acc: Self::I32, w: Self::Bytes, x: i32) -> Self::I32 {
         let x = self.splat_i32(x);
-        quarters!(|acc, w, x| { self.dot_quarter(acc, vreinterpretq_s8_u8(w), vreinterpretq_s8_s32(x)) })
+        quarters!(|acc, w, x| self.dot_quarter(acc, vreinterpretq_s8_u8(w), vreinterpretq_s8_s32(x)))
     }
 
     #[inline(always)]

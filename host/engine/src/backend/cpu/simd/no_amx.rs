@@ -1,26 +1,34 @@
 //! What `amx` is on machines that can't have it: types without a value.
 
+use super::{Line, Sums};
+
 /// Proof of an AMX unit; there is none.
 #[derive(Clone, Copy)]
 pub(crate) enum Amx {}
 
 /// Configured tile registers; there are none.
-pub(crate) enum Tiles<const T: usize> {}
+pub(crate) enum MatrixTiles {}
 
 /// Configured tile registers; there are none.
 pub(crate) enum AttentionTiles {}
 
-/// Sums of 16 weight rows for each of `T` activation rows.
-#[derive(Clone, Copy)]
-pub(crate) struct Sums<const T: usize>(pub(crate) [[i32; 16]; T]);
-
 impl Amx {
-    pub(crate) fn tiles<const T: usize>(self, _columns: usize) -> Tiles<T> {
+    pub(crate) fn matrix_tiles(self, _rows: [usize; 2]) -> MatrixTiles {
         match self {}
     }
 
     pub(crate) fn attention_tiles(self, _rows: usize) -> AttentionTiles {
         match self {}
+    }
+}
+
+impl MatrixTiles {
+    pub(crate) fn rows(&self) -> [usize; 2] {
+        match *self {}
+    }
+
+    pub(crate) fn multiply(&self, _: [&[Line]; 2], _: [&[Line]; 2], _: &mut [[Sums; 2]; 2]) {
+        match *self {}
     }
 }
 
@@ -30,12 +38,6 @@ impl AttentionTiles {
     }
 
     pub(crate) fn add_values(&self, _: &[[[u8; 32]; 4]; 16], _: &[&[u8]], _: usize, _: &mut [f32]) {
-        match *self {}
-    }
-}
-
-impl<const T: usize> Tiles<T> {
-    pub(crate) fn multiply<const COLUMNS: usize>(&self, _: &[i32], _: &[u8], _: &mut [Sums<T>; 4]) {
         match *self {}
     }
 }

@@ -122,11 +122,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn load_i32(self, from: &[i32; 16]) -> Self::I32 {
-        *from
-    }
-
-    #[inline(always)]
     fn u8s(self, from: &[u8; 16]) -> Self::I32 {
         from.map(i32::from)
     }
@@ -174,11 +169,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn mask(self, a: Self::Bytes, mask: u8) -> Self::Bytes {
         a.map(|a| a & mask)
-    }
-
-    #[inline(always)]
-    fn subtract(self, a: Self::Bytes, b: u8) -> Self::Bytes {
-        a.map(|a| a.wrapping_sub(b))
     }
 
     #[inline(always)]

@@ -1,10 +1,16 @@
 //! Text that must match a JSON Schema: which tokens may come next.
 //!
 //! A schema becomes a grammar over bytes; `llguidance` walks the vocabulary's trie along it. Compiling
-//! runs on the caller's thread, masks on the engine's. Both are bounded by `llguidance`'s limits on
-//! grammar size, lexer states and work per mask (some 15 ms at most, 0.1 typically).
+//! runs on the caller's thread, masks beside the forward pass (`ahead`). Both are bounded by `llguidance`'s
+//! limits on grammar size, lexer states and work per mask (some 15 ms at most, 0.1 typically).
 
-use std::{fmt, sync::Arc};
+mod ahead;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use llguidance::{
     JsonCompileOptions, Matcher, ParserFactory,
@@ -13,6 +19,7 @@ use llguidance::{
 };
 
 use crate::{Error, tokenizer::Tokenizer};
+use ahead::{Ahead, Masks};
 
 /// The most bytes of a schema.
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
@@ -20,11 +27,23 @@ const SCHEMA_BYTES_MAX: usize = 64 << 10;
 /// Compiles schemas for one vocabulary.
 pub(crate) struct Formats {
     factory: ParserFactory,
+    masks: Masks,
 }
 
 /// How far a text has come in its format.
 pub(crate) struct Format {
-    matcher: Matcher,
+    ahead: Ahead,
+    /// Since the last [`Format::times`].
+    waiting: Duration,
+}
+
+/// What masks took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct MaskTimes {
+    /// Their computation, on whichever thread.
+    pub(crate) computing: Duration,
+    /// Of this or of waiting for it, what the engine thread spent.
+    pub(crate) waiting: Duration,
 }
 
 impl Formats {
@@ -50,12 +69,17 @@ impl Formats {
         let factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices);
         let mut factory = factory.map_err(|error| Error::Failed(format!("format: {error:#}")))?;
         factory.quiet().limits_mut().verbose_errors = false;
-        Ok(Self { factory })
+        Ok(Self { factory, masks: Masks::start()? })
     }
 
     /// The start of a text that matches a JSON Schema; [`Error::Invalid`] says what is wrong with the
     /// schema.
     pub(crate) fn compile(&self, schema: &str) -> Result<Format, Error> {
+        let ahead = Ahead::new(self.matcher(schema)?, self.masks.clone());
+        Ok(Format { ahead, waiting: Duration::ZERO })
+    }
+
+    fn matcher(&self, schema: &str) -> Result<Matcher, Error> {
         let invalid = |reason: String| Error::Invalid(format!("format: {reason}"));
         if schema.len() > SCHEMA_BYTES_MAX {
             return Err(invalid(format!("{} bytes, expected at most {SCHEMA_BYTES_MAX}", schema.len())));
@@ -70,7 +94,7 @@ impl Formats {
         let matcher = Matcher::new(parser);
         match matcher.get_error() {
             Some(error) => Err(invalid(error)),
-            None => Ok(Format { matcher }),
+            None => Ok(matcher),
         }
     }
 }
@@ -78,7 +102,10 @@ impl Formats {
 impl Format {
     /// Makes every token impossible that can't come next.
     pub(crate) fn mask(&mut self, logits: &mut [f32]) -> Result<(), Error> {
-        let allowed = self.matcher.compute_mask_or_eos().map_err(failed)?;
+        let began = Instant::now();
+        let allowed = self.ahead.take();
+        self.waiting += began.elapsed();
+        let allowed = allowed?;
         for (token, logit) in logits.iter_mut().enumerate() {
             if token >= allowed.len() || !allowed.get(token) {
                 *logit = f32::NEG_INFINITY;
@@ -89,8 +116,17 @@ impl Format {
 
     /// Goes on by a token that the mask allowed. True when nothing can follow.
     pub(crate) fn push(&mut self, token: u32) -> Result<bool, Error> {
-        self.matcher.consume_token(token).map_err(failed)?;
-        Ok(self.matcher.is_stopped())
+        self.ahead.push(token)
+    }
+
+    /// Has the next mask computed meanwhile.
+    pub(crate) fn look_ahead(&self) {
+        self.ahead.ask();
+    }
+
+    /// What masks took since the last call.
+    pub(crate) fn times(&mut self) -> MaskTimes {
+        MaskTimes { computing: self.ahead.computing(), waiting: std::mem::take(&mut self.waiting) }
     }
 }
 
@@ -127,7 +163,8 @@ mod tests {
     use super::*;
     use crate::{gguf::Gguf, testing};
 
-    const SCHEMA: &str = r#"{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}"#;
+    pub(super) const SCHEMA: &str =
+        r#"{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}"#;
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::from_gguf(&Gguf::open(testing::model()).unwrap()).unwrap()
