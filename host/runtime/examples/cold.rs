@@ -5,7 +5,7 @@
 use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use dormouse_engine::Engine;
+use dormouse_engine::{Caller, Engine};
 use dormouse_runtime::{Config, Invocation, Limits, Load, Runtime};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -59,8 +59,14 @@ async fn one_round(runtime: &Runtime, digest: &str, input: &str) -> Result<[Dura
     let (component, Load::Mapped(map)) = runtime.load_cached(digest)?.context("the cache lost it")? else {
         anyhow::bail!("compiled again");
     };
-    let invocation =
-        Invocation { input: input.into(), limits: Limits::default(), models: [].into(), env: [].into() };
+    let invocation = Invocation {
+        input: input.into(),
+        limits: Limits::default(),
+        caller: Caller::default(),
+        models: [].into(),
+        env: [].into(),
+        keep_alive: None,
+    };
     let (events, mut said) = mpsc::channel(64);
     let (result, metrics) = tokio::join!(runtime.predict(&component, invocation, events), async {
         while said.recv().await.is_some() {}

@@ -4,9 +4,14 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use wasmtime::component::{Component as Code, Linker};
+use wasmtime::component::{Component as Code, ComponentExportIndex, InstancePre, Linker};
 
-use crate::{Error, bindings::PredictorPre, state::State};
+use crate::{
+    Error,
+    bindings::PredictorIndices,
+    snapshot::{RESTORE, SET_UP},
+    state::State,
+};
 
 /// A compiled, linked component of the predictor world; cloning shares it.
 #[derive(Clone)]
@@ -28,12 +33,27 @@ impl Component {
     pub fn digest(&self) -> &str {
         &self.linked.digest
     }
+
+    /// Whether it is an image: `setup` has run.
+    pub fn is_image(&self) -> bool {
+        matches!(self.linked.start, Start::Image { .. })
+    }
 }
 
 /// What is prepared once for all instances.
 pub(crate) struct Linked {
     digest: String,
-    pub(crate) pre: PredictorPre<State>,
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) indices: PredictorIndices,
+    pub(crate) start: Start,
+}
+
+/// What an instance needs before `predict`.
+pub(crate) enum Start {
+    /// `setup`.
+    Setup,
+    /// Nothing, or that its handles are taken again: it begins as `setup` left another.
+    Image { restore: Option<ComponentExportIndex> },
 }
 
 /// The exports of the world, for messages.
@@ -86,9 +106,12 @@ pub(crate) fn link(digest: &str, code: &Code, linker: &Linker<State>) -> Result<
              exports `describe`, `setup` and `predict`"
         )));
     }
-    let pre = linker
-        .instantiate_pre(code)
-        .and_then(PredictorPre::new)
-        .map_err(|error| Error::NotAPredictor(format!("{error:#}")))?;
-    Ok(Component { linked: Arc::new(Linked { digest: digest.into(), pre }) })
+    let unfit = |error: wasmtime::Error| Error::NotAPredictor(format!("{error:#}"));
+    let pre = linker.instantiate_pre(code).map_err(unfit)?;
+    let indices = PredictorIndices::new(&pre).map_err(unfit)?;
+    let start = match exported.iter().any(|export| export == SET_UP) {
+        true => Start::Image { restore: code.get_export_index(None, RESTORE) },
+        false => Start::Setup,
+    };
+    Ok(Component { linked: Arc::new(Linked { digest: digest.into(), pre, indices, start }) })
 }

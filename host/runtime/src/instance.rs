@@ -1,16 +1,18 @@
 //! One invocation: a fresh store and instance, run to its end under its limits.
 
-use std::{fmt, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use serde::de::IgnoredAny;
 use tokio::{sync::mpsc, time::timeout};
-use wasmtime::Store;
+use wasmtime::{Store, component::Instance};
 
 use crate::{
     Component, Config, Error, Event, Limits, Metrics,
     bindings::Predictor,
+    component::Start,
     fault,
     outbox::Outbox,
+    snapshot::{self, Probe, Refusal},
     state::{Grants, State},
 };
 
@@ -20,10 +22,29 @@ const CALL_SLACK_BYTES: usize = 1 << 20;
 /// The export to run.
 pub(crate) enum Call {
     Describe,
-    /// `setup`, then `predict` with this input.
+    /// `setup`, of a component made for being read where its state is wanted.
+    Setup(Option<Arc<Probe>>),
+    /// What comes before it, then `predict` with this input.
     Predict {
         input: String,
     },
+}
+
+/// What came of a call.
+pub(crate) enum Answer {
+    Json(String),
+    /// The state that `setup` left, if it was wanted and can be copied.
+    State(Option<Result<Box<snapshot::State>, Refusal>>),
+}
+
+impl Answer {
+    /// The text that `describe` and `predict` answer with.
+    pub(crate) fn into_json(self) -> String {
+        match self {
+            Self::Json(json) => json,
+            Self::State(_) => unreachable!("only setup answers with a state"),
+        }
+    }
 }
 
 /// What an instance is doing.
@@ -46,7 +67,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Runs a call in an instance of its own and gives the JSON text it answered with. When the receiver of
+/// Runs a call in an instance of its own and gives what it answered. When the receiver of
 /// `events` or the future is dropped, the guest ends where it stands and its completions are cancelled.
 pub(crate) async fn run(
     config: &Config,
@@ -55,7 +76,7 @@ pub(crate) async fn run(
     call: Call,
     grants: Grants,
     events: mpsc::Sender<Event>,
-) -> (Result<String, Error>, Metrics) {
+) -> (Result<Answer, Error>, Metrics) {
     let limits = &grants.limits;
     let mut watch = Watch::start();
     let outbox = Outbox::new(events.clone(), limits);
@@ -112,16 +133,63 @@ struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    async fn run(&mut self, call: &Call) -> Result<String, Error> {
-        let predictor = self.component.linked.pre.instantiate_async(&mut self.store).await;
+    async fn run(&mut self, call: &Call) -> Result<Answer, Error> {
+        let linked = &self.component.linked;
+        let instance = linked.pre.instantiate_async(&mut self.store).await;
+        let instance = instance.map_err(|error| self.fault(&error))?;
+        let predictor = linked.indices.load(&mut self.store, &instance);
         let predictor = predictor.map_err(|error| self.fault(&error))?;
         match call {
-            Call::Describe => self.describe(&predictor).await,
-            Call::Predict { input } => {
+            Call::Describe => self.describe(&predictor).await.map(Answer::Json),
+            Call::Setup(probe) => {
                 self.setup(&predictor).await?;
-                self.predict(&predictor, input).await
+                match probe {
+                    Some(probe) => self.read(&instance, probe).await.map(|read| Answer::State(Some(read))),
+                    None => Ok(Answer::State(None)),
+                }
+            }
+            Call::Predict { input } => {
+                match &linked.start {
+                    Start::Setup => self.setup(&predictor).await?,
+                    Start::Image { restore: Some(restore) } => self.restore(&instance, restore).await?,
+                    Start::Image { restore: None } => {}
+                }
+                self.predict(&predictor, input).await.map(Answer::Json)
             }
         }
+    }
+
+    /// Takes the handles that `setup` had, which may wake models.
+    async fn restore(
+        &mut self,
+        instance: &Instance,
+        restore: &wasmtime::component::ComponentExportIndex,
+    ) -> Result<(), Error> {
+        self.watch.enter(Stage::Setup);
+        let function = instance.get_typed_func::<(), (Result<(), String>,)>(&mut self.store, restore);
+        let function = function.map_err(|error| self.fault(&error))?;
+        let answer = function.call_async(&mut self.store, ()).await;
+        let (answer,) = answer.map_err(|error| self.fault(&error))?;
+        answer.map_err(|reason| Error::Setup(fault::truncate(reason)))
+    }
+
+    /// Reads what `setup` left.
+    async fn read(
+        &mut self,
+        instance: &Instance,
+        probe: &Probe,
+    ) -> Result<Result<Box<snapshot::State>, Refusal>, Error> {
+        if self.store.data().drew() {
+            return Ok(Err(Refusal::new(
+                "setup drew random numbers, which would be the same for every prediction",
+            )));
+        }
+        let opened = self.store.data().models.account().opened();
+        let resources = self.store.data_mut().resources();
+        let bytes_max = self.config.image_bytes_max;
+        self.store.set_hostcall_fuel(usize::MAX);
+        let read = probe.read(&mut self.store, instance, &opened, resources, bytes_max).await;
+        Ok(read.map_err(|error| self.fault(&error))?.map(Box::new))
     }
 
     async fn describe(&mut self, predictor: &Predictor) -> Result<String, Error> {

@@ -1,8 +1,11 @@
 //! One call into an instance: what goes in and what comes out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use dormouse_engine::Tier;
+use dormouse_engine::{Caller, KeepAlive, ModelResidency, Phase, Tier};
 
 /// What a guest may use. Each is enforced by the runtime; each has an error of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +64,14 @@ pub struct Invocation {
     pub input: String,
     /// What the guest may use.
     pub limits: Limits,
+    /// Whom its models' work counts for.
+    pub caller: Caller,
     /// Names of the models it may open.
     pub models: Arc<[String]>,
     /// Environment variables it sees.
     pub env: Arc<[(String, String)]>,
+    /// How long models stay awake after it; `None` takes each model's own time.
+    pub keep_alive: Option<KeepAlive>,
 }
 
 /// How much a log line matters.
@@ -116,6 +123,40 @@ pub enum Event {
         /// Short text.
         note: String,
     },
+    /// It waits for a model to wake.
+    Wake(Wake),
+}
+
+/// How far the wake of a model is.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Wake {
+    /// The name it was opened by.
+    pub model: String,
+    /// What the wake is doing.
+    pub phase: Phase,
+    /// The tier that it wakes from.
+    pub from: Tier,
+    /// Bytes of weights that are done.
+    pub bytes: u64,
+    /// Bytes of weights in all.
+    pub bytes_total: u64,
+    /// Time that is left, as far as it is known from the last time.
+    pub remaining: Option<Duration>,
+}
+
+impl Wake {
+    /// The wake under way of the model of this name, if there is one.
+    pub fn of(models: &[ModelResidency], name: &str) -> Option<Self> {
+        let progress = models.iter().find(|model| model.name == name)?.progress?;
+        Some(Self {
+            model: name.to_owned(),
+            phase: progress.phase,
+            from: progress.from,
+            bytes: progress.bytes,
+            bytes_total: progress.bytes_total,
+            remaining: progress.remaining(Instant::now()),
+        })
+    }
 }
 
 /// What an invocation cost.

@@ -58,6 +58,11 @@ impl Library {
             let (bytes, max) = (wasm.len(), self.wasm_bytes_max);
             return Err(Error::NotAPredictor(format!("it has {bytes} bytes, the limit is {max}")));
         }
+        self.load_image(wasm, started)
+    }
+
+    /// Loads what was made here, so that its size has a bound already.
+    pub(crate) fn load_image(&self, wasm: &[u8], started: Instant) -> Result<(Component, Load), Error> {
         component::identify(wasm)?;
         let digest = hex(&Sha256::digest(wasm));
         self.once(&digest, || {
@@ -139,6 +144,14 @@ impl Library {
         tracing::warn!(digest, reason, "a compiled component is unusable and will be compiled again");
         self.cache.remove(digest).map_err(|error| cannot_remove(digest, &error))?;
         Ok(None)
+    }
+
+    /// Compiles bytes that are used once and not kept.
+    pub(crate) fn load_once(&self, wasm: &[u8]) -> Result<Component, Error> {
+        let code = component::compile(&self.engine, wasm)?;
+        let code = component::copy(&self.engine, &code)
+            .map_err(|error| Error::NotAPredictor(format!("it can't be loaded: {error:#}")))?;
+        component::link("", &code, &self.linker)
     }
 
     fn compile(&self, digest: &str, wasm: &[u8]) -> Result<Component, Error> {

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::{EVENT_BYTES, Event, Level, Limits, LogLine, LogSource, fault::Stop};
+use crate::{EVENT_BYTES, Event, Level, Limits, LogLine, LogSource, Wake, fault::Stop};
 
 /// The way from a guest to its caller; cloning shares it.
 #[derive(Clone)]
@@ -61,6 +61,14 @@ impl Outbox {
         let mut queue = self.queue();
         if queue.charge(note.len()) {
             queue.waiting.push_back(Event::Progress { fraction, note });
+        }
+    }
+
+    /// Adds how far a wake is, charged as a log line.
+    pub(crate) fn wake(&self, wake: Wake) {
+        let mut queue = self.queue();
+        if queue.charge(wake.model.len()) {
+            queue.waiting.push_back(Event::Wake(wake));
         }
     }
 

@@ -15,7 +15,9 @@ const HOST_STACK_BYTES: usize = 2 << 20;
 /// Frames of a backtrace.
 const FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not zero");
 
-/// Core instances, memories and tables that a component of each guest language needs, measured: CPython
+/// A component of a guest has one memory; an image that holds handles has another for what takes them.
+const MEMORIES_PER_COMPONENT: u32 = 2;
+/// Core instances and tables that a component of each guest language needs, measured: CPython
 /// is the largest, with its adapters and libraries.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 20;
 const TABLES_PER_COMPONENT: u32 = 6;
@@ -90,7 +92,7 @@ fn pool(config: &Config) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(n)
         .total_core_instances(n.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
-        .total_memories(n)
+        .total_memories(n.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(n.saturating_mul(TABLES_PER_COMPONENT))
         .total_stacks(n)
         .max_memory_size(config.memory_bytes_max)

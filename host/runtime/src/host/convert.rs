@@ -17,6 +17,8 @@ pub(super) fn request(request: llm::Request) -> Request {
         format: request.format,
         logprobs: request.logprobs,
         adapter: request.adapter,
+        // The function's settings say.
+        guess_tokens: None,
     }
 }
 
@@ -95,7 +97,9 @@ pub(super) fn error(error: Error) -> llm::Error {
         Error::UnknownModel(_) => llm::Error::UnknownModel(error.to_string()),
         Error::Invalid(reason) => llm::Error::Invalid(reason),
         Error::TooLong { .. } => llm::Error::TooLong(error.to_string()),
-        Error::Overloaded(reason) | Error::NoMemory(reason) => llm::Error::Overloaded(reason),
+        Error::Overloaded(reason) | Error::NoMemory(reason) | Error::OutOfMemory(reason) => {
+            llm::Error::Overloaded(reason)
+        }
         Error::Cancelled => llm::Error::Cancelled,
         Error::BadModel { .. } => {
             tracing::warn!(%error, "a guest opened a model that can't be used");

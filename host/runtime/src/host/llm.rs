@@ -2,31 +2,40 @@
 //! to the engine, and waits for it on the instance's own stack.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use dormouse_engine::{self as engine, Completion, Engine, Model, Tier};
+use dormouse_engine::{self as engine, Caller, Completion, Engine, KeepAlive, Model, Open, Phase, Tier};
 use tokio::{runtime::Handle, sync::oneshot};
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 
 use super::convert;
 use crate::{
-    Limits, Metrics,
+    Limits, Metrics, Wake,
     bindings::dormouse::predictor::llm::{self, Host, HostCompletion, HostModel},
-    state::State,
+    outbox::Outbox,
+    state::{Grants, State},
 };
 
+/// Least time between two tellings of a wake's progress.
+const WAKE_INTERVAL: Duration = Duration::from_millis(100);
 /// Text up to this long is tokenized (at some MB/s) on the instance's own thread; more would hold the
 /// thread longer than a scheduling tick.
 const INLINE_BYTES_MAX: usize = 8 << 10;
+/// Opened models whose names are remembered.
+const OPENED_MAX: usize = 1024;
 /// A token id, as charged against `prompt_bytes`.
 const TOKEN_BYTES: usize = size_of::<u32>();
 
 /// What one instance may do with models, and what it has done.
 pub(crate) struct Models {
     engine: Engine,
+    caller: Caller,
+    outbox: Outbox,
     declared: Arc<[String]>,
+    keep_alive: Option<KeepAlive>,
     prompt_bytes_max: usize,
     embed_inputs_max: usize,
     completions_max: usize,
@@ -34,10 +43,14 @@ pub(crate) struct Models {
 }
 
 impl Models {
-    pub(crate) fn new(engine: Engine, declared: Arc<[String]>, limits: &Limits) -> Self {
+    pub(crate) fn new(engine: Engine, grants: &Grants, outbox: Outbox) -> Self {
+        let limits: &Limits = &grants.limits;
         Self {
             engine,
-            declared,
+            caller: grants.caller.clone(),
+            outbox,
+            declared: grants.models.clone(),
+            keep_alive: grants.keep_alive,
             prompt_bytes_max: limits.prompt_bytes,
             embed_inputs_max: limits.embed_inputs_max,
             completions_max: limits.completions_max,
@@ -48,6 +61,37 @@ impl Models {
     /// What the completions cost; complete when the store is gone.
     pub(crate) fn account(&self) -> Arc<Account> {
         self.account.clone()
+    }
+
+    /// Opens a model; while it wakes, the caller is told how far that is.
+    async fn open(&self, name: &str) -> Result<Model, Fault> {
+        let mut residency = self.engine.watch_residency();
+        let open = Open { keep_alive: self.keep_alive, ..Open::default() };
+        let mut opened = pin!(self.engine.open_with(name, open));
+        let mut told = None;
+        loop {
+            tokio::select! {
+                biased;
+                model = &mut opened => {
+                    let model = model?;
+                    if model.woken_from() != Tier::Awake && told.is_none() {
+                        // It went faster than its news.
+                        self.outbox.wake(woken(&model));
+                        self.outbox.flush().await.map_err(|stop| Fault::Host(stop.into()))?;
+                    }
+                    return Ok(model);
+                }
+                Ok(()) = residency.changed() => {}
+            }
+            let Some(wake) = Wake::of(&residency.borrow_and_update(), name) else { continue };
+            let is_news = told
+                .is_none_or(|(phase, at): (_, Instant)| phase != wake.phase || at.elapsed() >= WAKE_INTERVAL);
+            if is_news {
+                told = Some((wake.phase, Instant::now()));
+                self.outbox.wake(wake);
+                self.outbox.flush().await.map_err(|stop| Fault::Host(stop.into()))?;
+            }
+        }
     }
 
     fn check_bytes(&self, what: &str, bytes: usize) -> Result<(), Fault> {
@@ -66,6 +110,8 @@ pub(crate) struct Account(Mutex<Cost>);
 #[derive(Default)]
 struct Cost {
     completions_open: usize,
+    /// Names of models in the order in which they were opened.
+    opened: Vec<String>,
     prompt_tokens: u64,
     cached_tokens: u64,
     completion_tokens: u64,
@@ -84,6 +130,11 @@ impl Account {
         metrics.wake = cost.wake;
         metrics.woken_from = cost.woken_from;
         metrics.device = cost.device;
+    }
+
+    /// Names of the first models that were opened, in order.
+    pub(crate) fn opened(&self) -> Vec<String> {
+        self.cost().opened.clone()
     }
 
     fn cost(&self) -> MutexGuard<'_, Cost> {
@@ -153,12 +204,17 @@ impl HostModel for Llm<'_> {
                 "model \"{name}\" is not declared by this function; name it in the manifest's models"
             ))));
         }
-        let model = self.models.engine.open(&name).await?;
+        let model = self.models.open(&name).await?.on_behalf_of(self.models.caller.clone());
+        let (wake, woken_from) = (model.wake(), model.woken_from());
+        let handle = self.table.push(model)?;
         let mut cost = self.models.account.cost();
-        cost.wake = cost.wake.max(model.wake());
-        cost.woken_from = cost.woken_from.max(Some(model.woken_from()));
+        cost.wake = cost.wake.max(wake);
+        cost.woken_from = cost.woken_from.max(Some(woken_from));
+        if cost.opened.len() < OPENED_MAX {
+            cost.opened.push(name);
+        }
         drop(cost);
-        Ok(self.table.push(model)?)
+        Ok(handle)
     }
 
     fn info(&mut self, model: Resource<Model>) -> wasmtime::Result<llm::ModelInfo> {
@@ -242,6 +298,19 @@ impl HostCompletion for Llm<'_> {
     async fn drop(&mut self, running: Resource<Running>) -> wasmtime::Result<()> {
         self.table.delete(running)?;
         Ok(())
+    }
+}
+
+/// What there is to tell of a wake that is over.
+fn woken(model: &Model) -> Wake {
+    let info = model.info();
+    Wake {
+        model: info.name.clone(),
+        phase: Phase::Preparing,
+        from: model.woken_from(),
+        bytes: info.weights_bytes,
+        bytes_total: info.weights_bytes,
+        remaining: Some(Duration::ZERO),
     }
 }
 

@@ -11,5 +11,6 @@ mod limits;
 mod models;
 mod node;
 mod says;
+mod snapshot;
 mod wasi;
 mod world;

@@ -3,7 +3,7 @@
 use std::{env, fs, path::PathBuf};
 
 use dormouse_engine::{Catalog, Engine, Prompt, Request, catalog::Digest};
-use dormouse_runtime::{Component, Error, Event, Invocation, Limits};
+use dormouse_runtime::{Component, Error, Event, Invocation, Limits, Prepared, Setup};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -164,7 +164,7 @@ async fn dropping_the_future_cancels_the_guests_completions() {
     let (events, mut said) = mpsc::channel(4);
     let runtime = node.runtime.clone();
     let task = tokio::spawn(async move { runtime.predict(&component, declaring(limits()), events).await.0 });
-    assert!(matches!(said.recv().await, Some(Event::Log(_))), "it has begun to read");
+    while !matches!(said.recv().await.expect("it talks"), Event::Log(_)) {}
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     assert_eq!(node.runtime.instances(), 0);
@@ -244,4 +244,44 @@ async fn a_long_text_is_tokenized_beside_the_async_workers() {
     let model = engine.open(NAME).await.unwrap();
     let tokens = model.tokenize(&"\0".repeat(60_000), false).unwrap().len();
     assert_eq!(run.metrics.custom, [(NAME.to_owned(), tokens as f64)]);
+}
+
+/// What becomes of a guest whose `setup` is this and may open the model.
+async fn prepare(node: &Node, setup: &'static str, predict: &'static str) -> Prepared {
+    let wasm = Guest { setup, ..talker(predict) }.build();
+    let component = node.runtime.load(&wasm).unwrap().0;
+    let setup = Setup { limits: limits(), models: [NAME.to_owned()].into(), env: [].into() };
+    node.runtime.prepare(&component, wasm.into(), setup).await.unwrap()
+}
+
+const TALK: &str = "
+    (local $completion i32)
+    (local.set $completion (call $start (i32.const 8)))
+    (loop $more (br_if $more (call $step (local.get $completion))))
+    (call $ok (local.get $in) (local.get $len))";
+
+#[tokio::test]
+async fn a_model_that_setup_opened_is_opened_again_for_each_prediction() {
+    let (node, _engine) = node();
+    let setup = "(call $ready) (call $ok (i32.const 0) (i32.const 0))";
+    let Prepared::Image { wasm, .. } = prepare(&node, setup, TALK).await else { panic!("no image") };
+    let image = node.runtime.load_image(&wasm).unwrap().0;
+    let expected = node.invoke(&node.load(&Guest { setup, ..talker(TALK) }), declaring(limits())).await;
+    for _ in 0..2 {
+        let run = node.invoke(&image, declaring(limits())).await;
+        assert_eq!((run.output(), run.log_texts()), ("1", expected.log_texts()));
+        assert_eq!(run.metrics.completion_tokens, expected.metrics.completion_tokens);
+    }
+    let other = Invocation { models: ["other".to_owned()].into(), ..declaring(limits()) };
+    let refused = node.invoke(&image, other).await;
+    let Error::Setup(reason) = refused.error() else { panic!("{refused:?}") };
+    assert!(reason.starts_with("model \"smollm2\" is not declared"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_setup_that_leaves_a_completion_open_has_no_image() {
+    let (node, _engine) = node();
+    let setup = "(call $ready) (drop (call $start (i32.const 8))) (call $ok (i32.const 0) (i32.const 0))";
+    let Prepared::AtStart { reason, .. } = prepare(&node, setup, TALK).await else { panic!("an image") };
+    assert_eq!(reason, "it holds something of the host besides models and standard streams");
 }

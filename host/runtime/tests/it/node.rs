@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use dormouse_engine::Engine;
+use dormouse_engine::{Caller, Engine};
 use dormouse_runtime::{
     Component, Config, Error, Event, Invocation, Limits, LogLine, Metrics, Outcome, Runtime,
 };
@@ -100,7 +100,14 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn invocation(input: &str) -> Invocation {
-    Invocation { input: input.into(), limits: limits(), models: [].into(), env: [].into() }
+    Invocation {
+        input: input.into(),
+        limits: limits(),
+        caller: Caller::default(),
+        models: [].into(),
+        env: [].into(),
+        keep_alive: None,
+    }
 }
 
 /// All that came of an invocation.
