@@ -16,7 +16,9 @@ const LISTS: [(&str, &str, &[&str], [&str; 4]); 3] = [
 const LEFT_OUT: [&str; 2] = ["__pycache__", "node_modules"];
 
 fn main() -> io::Result<()> {
-    let sdks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-sdk").canonicalize()?;
+    // Asked now, not when this was compiled: a build folder may have moved here with another checkout.
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let sdks = here.join("../../guest-sdk").canonicalize()?;
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     for (name, base, packages, parts) in LISTS {
         let base = sdks.join(base);

@@ -3,9 +3,18 @@
 //! The file form is TOML with one table for each struct below. Times are written as `"30s"` or
 //! `"1m 500ms"`, sizes as bytes. What happens when a bound is met stands beside it.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+mod written;
 
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use dormouse_engine::KvType;
 use serde::{Deserialize, Serialize};
+use url::Url;
+
+use written::{duration, maybe, url_text};
+
+/// The public model hub.
+const HUB: &str = "https://huggingface.co";
 
 /// What `dormouse serve` runs with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,10 +26,18 @@ pub struct Config {
     /// What stands before `/fn/NAME` in invocation URLs. Without it the request's `Host` does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
-    /// Bearer token that `/v1` and `/fn` ask for. Without it they are open. Never written out.
+    /// A token that is good for everything. Never written out. Without it and others, made by `dormouse
+    /// token create`, the service listens on loopback only and is open to whoever is there.
     #[serde(default, skip_serializing)]
     pub token: Option<Token>,
-    /// Folder of everything that lasts: `dormouse.db`, `blobs/`, `cache/`, `models/`.
+    /// Whose the functions are to clients of Replicate, as in `OWNER/NAME`.
+    #[serde(default = "default_owner")]
+    pub owner: String,
+    /// What the service proves itself with; without it, it speaks plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Folder of everything that lasts: `dormouse.db`, `blobs/`, `cache/`, `files/`,
+    /// `models/`, `ready/`.
     pub data_dir: PathBuf,
     /// Connections and requests.
     #[serde(default)]
@@ -46,6 +63,18 @@ pub struct Config {
     /// When models sleep.
     #[serde(default)]
     pub residency: Residency,
+    /// Files that clients keep here.
+    #[serde(default)]
+    pub files: Files,
+    /// Batches of requests.
+    #[serde(default)]
+    pub batch: Batch,
+    /// What AWS Lambda's clients are told and how they sign.
+    #[serde(default)]
+    pub aws: Aws,
+    /// Where `hf:` sources of models come from.
+    #[serde(default)]
+    pub hub: Hub,
 }
 
 impl Config {
@@ -55,6 +84,8 @@ impl Config {
             listen: default_listen(),
             public_url: None,
             token: None,
+            owner: default_owner(),
+            tls: None,
             data_dir: data_dir.into(),
             http: Http::default(),
             deploy: Deploy::default(),
@@ -64,7 +95,16 @@ impl Config {
             runtime: Runtime::default(),
             engine: Engine::default(),
             residency: Residency::default(),
+            files: Files::default(),
+            batch: Batch::default(),
+            aws: Aws::default(),
+            hub: Hub::default(),
         }
+    }
+
+    /// How the service's URLs begin.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Folder of the model catalogue.
@@ -78,6 +118,10 @@ fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8080))
 }
 
+fn default_owner() -> String {
+    "dormouse".to_owned()
+}
+
 /// A secret that does not show in logs.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -89,10 +133,40 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Files of TLS, in PEM. They are read at start and at every SIGHUP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate, then those that it is signed with.
+    pub cert: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+}
+
+/// A model hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hub {
+    /// Root of its URLs.
+    #[serde(with = "url_text")]
+    pub endpoint: Url,
+    /// Sent to the endpoint's host only. Never written out.
+    #[serde(skip_serializing)]
+    pub token: Option<Token>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { endpoint: Url::parse(HUB).expect("the default is a URL"), token: None }
+    }
+}
+
 /// Bounds on connections and requests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
+    /// Tokens; beyond it the answer is 409.
+    pub tokens_max: usize,
     /// Connections open at once; more wait in the listen backlog.
     pub connections_max: usize,
     /// Bytes of a request's head; beyond it the answer is 431.
@@ -128,7 +202,8 @@ pub struct Http {
 impl Default for Http {
     fn default() -> Self {
         Self {
-            connections_max: 4096,
+            tokens_max: 10_000,
+            connections_max: 16_384,
             header_bytes_max: 64 << 10,
             headers_max: 100,
             header_timeout: Duration::from_secs(60),
@@ -161,6 +236,11 @@ pub struct Deploy {
     /// Time that `describe` may take.
     #[serde(with = "duration")]
     pub describe_timeout: Duration,
+    /// Time of the `setup` that runs at deploy.
+    #[serde(with = "duration")]
+    pub setup_timeout: Duration,
+    /// Memory that it may leave for an image to be made of it; with more, it runs at each start.
+    pub image_bytes_max: u64,
     /// Bytes of a manifest; beyond it the component is refused.
     pub manifest_bytes_max: usize,
     /// Functions on this node; beyond it the answer is 409.
@@ -169,8 +249,12 @@ pub struct Deploy {
     pub revisions_max: usize,
     /// Aliases of a function; beyond it the answer is 409.
     pub aliases_max: usize,
-    /// Environment variables and models that a revision may name, each.
+    /// Environment variables, models and prefixes that a revision may name, each.
     pub names_max: usize,
+    /// Bytes of a declared prefix; beyond it the deploy is refused.
+    pub prefix_bytes_max: usize,
+    /// Times at which a revision's models wake; beyond it the deploy is refused.
+    pub prewakes_max: usize,
     /// Changes that wait for the store's writer; more wait in their requests.
     pub writes_max: usize,
 }
@@ -184,11 +268,15 @@ impl Default for Deploy {
             compiles_max: 2,
             upload_timeout: Duration::from_secs(300),
             describe_timeout: Duration::from_secs(10),
+            setup_timeout: Duration::from_secs(120),
+            image_bytes_max: 256 << 20,
             manifest_bytes_max: 1 << 20,
             functions_max: 100_000,
             revisions_max: 100,
             aliases_max: 100,
             names_max: 100,
+            prefix_bytes_max: 256 << 10,
+            prewakes_max: 16,
             writes_max: 256,
         }
     }
@@ -282,7 +370,7 @@ pub struct Queue {
     /// Time that a prediction of the queue is kept after its end.
     #[serde(with = "duration")]
     pub keep: Duration,
-    /// Time that any other prediction is kept after its end.
+    /// Time that any other prediction is kept after its end; 0 keeps none, nor its input and output.
     #[serde(with = "duration")]
     pub keep_answered: Duration,
     /// Bytes of all predictions that are kept; the oldest that ended go first.
@@ -407,8 +495,18 @@ pub struct Engine {
     pub batch_tokens_max: usize,
     /// Bytes of KV cache of one model.
     pub kv_bytes_max: usize,
+    /// How it is kept: `"bf16"`, or `"q8"` in half the memory, less exact.
+    pub kv_type: KvType,
     /// Cap on the context length that a model's file names, in tokens.
     pub context_tokens_max: usize,
+    /// Whether a greedy text depends on nothing but its prompt. Otherwise what one request generated may
+    /// serve another's prompt, rounded differently than the prompt would have been.
+    pub deterministic: bool,
+    /// Tokens that a step may guess for a sequence from what it repeats, and check at once: the same text
+    /// in fewer steps where much is repeated. For requests and functions that don't say; 0 guesses none.
+    pub guess_tokens: usize,
+    /// The most that a request or a function may ask for.
+    pub guess_tokens_max: usize,
 }
 
 impl Default for Engine {
@@ -420,7 +518,11 @@ impl Default for Engine {
             queue_max: engine.queue_max,
             batch_tokens_max: engine.batch_tokens_max,
             kv_bytes_max: engine.kv_bytes_max,
+            kv_type: engine.kv_type,
             context_tokens_max: engine.context_tokens_max,
+            deterministic: engine.deterministic,
+            guess_tokens: engine.guess_tokens,
+            guess_tokens_max: engine.guess_tokens_max,
         }
     }
 }
@@ -446,6 +548,10 @@ pub struct Residency {
     /// Time until those of its files are removed that can be made again.
     #[serde(with = "maybe")]
     pub disk_idle: Option<Duration>,
+    /// The three times above of models by name; one that isn't said is the node's.
+    pub models: BTreeMap<String, ModelIdle>,
+    /// Models that don't sleep.
+    pub keep_warm: Vec<String>,
     /// Time that a model stays awake though another wants its room.
     #[serde(with = "duration")]
     pub residence_min: Duration,
@@ -461,6 +567,9 @@ pub struct Residency {
     /// Time without use after which a kept prefix is lost.
     #[serde(with = "duration")]
     pub prefix_age_max: Duration,
+    /// Whether a model that woke must first say what it said when it was first awake, a few tokens to the
+    /// bit; one that doesn't is made from its own file again.
+    pub probe: bool,
     /// Bytes of all ready images and kept prefixes; beyond it those that were used longest ago are removed.
     pub ready_bytes_max: u64,
 }
@@ -475,9 +584,12 @@ impl Default for Residency {
             awake_idle: residency.awake_idle,
             memory_idle: residency.memory_idle,
             disk_idle: residency.disk_idle,
+            models: BTreeMap::new(),
+            keep_warm: Vec::new(),
             residence_min: residency.residence_min,
             backoff_min: residency.backoff_min,
             backoff_max: residency.backoff_max,
+            probe: residency.probe,
             ready_bytes_max: residency.ready_bytes_max,
             prefix_bytes_max: residency.prefix_bytes_max,
             prefix_age_max: residency.prefix_age_max,
@@ -485,40 +597,130 @@ impl Default for Residency {
     }
 }
 
-/// Times as people write them.
-mod duration {
+/// When one model sleeps. A time may be `"never"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelIdle {
+    /// Time without use until it goes from awake to memory.
+    #[serde(skip_serializing_if = "Option::is_none", with = "own")]
+    pub awake_idle: Option<Option<Duration>>,
+    /// Time until it goes on from memory to disk.
+    #[serde(skip_serializing_if = "Option::is_none", with = "own")]
+    pub memory_idle: Option<Option<Duration>>,
+    /// Time until those of its files are removed that can be made again.
+    #[serde(skip_serializing_if = "Option::is_none", with = "own")]
+    pub disk_idle: Option<Option<Duration>>,
+}
+
+/// Times that may be never, where they are said.
+mod own {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(*value))
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Option<Duration>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        super::maybe::serialize(&value.flatten(), to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        humantime::parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Option<Duration>>, D::Error> {
+        super::maybe::deserialize(from).map(Some)
     }
 }
 
-/// Times that may be never.
-mod maybe {
-    use std::time::Duration;
+/// Bounds on files that clients keep here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Files {
+    /// Bytes of a file; beyond it the answer is 413.
+    pub bytes_max: usize,
+    /// Bytes of all files; beyond it the answer is 429.
+    pub total_bytes_max: u64,
+    /// Files; beyond it the answer is 429.
+    pub count_max: usize,
+    /// Time for a file to arrive; beyond it the answer is 408.
+    #[serde(with = "duration")]
+    pub upload_timeout: Duration,
+}
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    const NEVER: &str = "never";
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => super::duration::serialize(value, to),
-            None => to.serialize_str(NEVER),
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            bytes_max: 200 << 20,
+            total_bytes_max: 10 << 30,
+            count_max: 10_000,
+            upload_timeout: Duration::from_secs(300),
         }
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        match String::deserialize(from)?.as_str() {
-            NEVER => Ok(None),
-            text => humantime::parse_duration(text).map(Some).map_err(D::Error::custom),
+/// Bounds on batches of requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    /// Requests of a batch; one with more fails.
+    pub lines_max: usize,
+    /// Batches that run at once; more wait.
+    pub running_max: usize,
+    /// Requests of a batch that run at once.
+    pub lines_running_max: usize,
+    /// Time for a batch; what is not answered then never is.
+    #[serde(with = "duration")]
+    pub window: Duration,
+    /// Batches that are kept; beyond it the answer is 429.
+    pub kept_max: usize,
+    /// Time that a batch is kept after its end. Its files are kept until they are removed.
+    #[serde(with = "duration")]
+    pub keep: Duration,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            lines_max: 50_000,
+            running_max: 2,
+            lines_running_max: 16,
+            window: Duration::from_secs(24 * 3600),
+            kept_max: 1000,
+            keep: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
+/// What AWS Lambda's clients are told, and the key that they sign with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Aws {
+    /// Region in the names of functions.
+    pub region: String,
+    /// Account in the names of functions.
+    pub account: String,
+    /// Name of the key; good for everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<String>,
+    /// The key's secret. Without it a signature says nothing, and a token is asked for. Never written out.
+    #[serde(skip_serializing)]
+    pub secret_access_key: Option<Token>,
+    /// How far a signature's time may be off.
+    #[serde(with = "duration")]
+    pub clock_skew_max: Duration,
+    /// Bytes of a body that may have code in it, in base64; beyond it the answer is 413.
+    pub body_bytes_max: usize,
+}
+
+impl Default for Aws {
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".to_owned(),
+            account: "000000000000".to_owned(),
+            access_key_id: None,
+            secret_access_key: None,
+            clock_skew_max: Duration::from_secs(300),
+            body_bytes_max: 96 << 20,
         }
     }
 }
@@ -549,6 +751,19 @@ mod tests {
         let config: Config = toml::from_str(text).unwrap();
         let hour = Duration::from_secs(3600);
         assert_eq!((config.residency.awake_idle, config.residency.memory_idle), (None, Some(hour)));
+    }
+
+    #[test]
+    fn a_model_may_have_times_of_its_own() {
+        let text = "data_dir = '/data'\n[residency]\nkeep_warm = ['a']\n\
+            [residency.models.b]\nawake_idle = 'never'\ndisk_idle = '1h'";
+        let config: Config = toml::from_str(text).unwrap();
+        let hour = Duration::from_secs(3600);
+        let expected = ModelIdle { awake_idle: Some(None), memory_idle: None, disk_idle: Some(Some(hour)) };
+        assert_eq!(config.residency.models["b"], expected);
+        assert_eq!(config.residency.keep_warm, ["a"]);
+        let again: Config = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
     }
 
     #[test]

@@ -13,6 +13,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate or its key can't be used.
+    #[error("tls: {path}: {reason}")]
+    Tls {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file or folder of the data directory can't be used.
     #[error("{path}: {source}")]
     Data {

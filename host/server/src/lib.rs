@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod auth;
 pub mod cli;
 pub mod config;
 mod deploy;
@@ -19,12 +20,16 @@ mod http;
 mod local;
 mod metrics;
 mod prediction;
+mod prewake;
 pub mod pull;
 mod queue;
+mod residence;
 pub mod scaffold;
 mod serve;
 mod service;
 mod store;
+mod telemetry;
+mod tls;
 mod webhook;
 
 pub use config::Config;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dormouse_engine::{Catalog, Engine};
+use dormouse_engine::{Caller, Catalog, Engine};
 use dormouse_runtime::{Event, Invocation, Load, Runtime};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -117,8 +117,10 @@ impl Local {
         let invocation = Invocation {
             input,
             limits: self.effective.limits.clone(),
+            caller: Caller::default(),
             models: self.effective.models.clone(),
             env: self.effective.env.clone(),
+            keep_alive: None,
         };
         let (events, mut inbox) = mpsc::channel(self.events_max);
         let mut elements = Vec::new();

@@ -2,12 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
 use axum::http::{Method, StatusCode};
-use dormouse_engine::{ModelResidency, Stats, Tier};
+use dormouse_engine::{ModelResidency, ModelStats, Stats, Tier};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     prompt_tokens: Counter,
     cached_tokens: Counter,
     completion_tokens: Counter,
+    certificate_reads: Family<ReadLabels, Counter>,
     /// Connections open now.
     pub(crate) connections: Gauge,
     /// Held while a scrape sets them.
@@ -91,7 +92,15 @@ struct LevelGauges {
     model_queued: Family<ModelLabels, Gauge>,
     kv_blocks_used: Family<ModelLabels, Gauge>,
     kv_blocks: Family<ModelLabels, Gauge>,
+    /// Counted by the engine; here is what was told of it.
+    device: Counter<f64, AtomicU64>,
+    steps: Family<ModelLabels, Gauge>,
+    mask: Family<ModelLabels, Seconds>,
+    mask_wait: Family<ModelLabels, Seconds>,
 }
+
+/// A level in seconds.
+type Seconds = Gauge<f64, AtomicU64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -121,6 +130,11 @@ struct ModelLabels {
 struct TierLabels {
     model: String,
     tier: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReadLabels {
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -155,9 +169,16 @@ impl Metrics {
         register(r, "model_sequences_queued", "Sequences that wait for a batch", &levels.model_queued);
         register(r, "model_kv_blocks_used", "KV blocks that sequences own", &levels.kv_blocks_used);
         register(r, "model_kv_blocks", "KV blocks in all", &levels.kv_blocks);
-        let (requests, predictions, connections) = Default::default();
+        r.register_with_unit("device", "Time that models computed", Unit::Seconds, levels.device.clone());
+        register(r, "model_steps", "Steps since the model was loaded", &levels.steps);
+        let help = "Time of computing which tokens a format allows next, since the model was loaded";
+        r.register_with_unit("model_mask", help, Unit::Seconds, levels.mask.clone());
+        let help = "Of that, time that the engine waited for it; the rest went by beside steps";
+        r.register_with_unit("model_mask_wait", help, Unit::Seconds, levels.mask_wait.clone());
+        let (requests, predictions, certificate_reads, connections) = Default::default();
         register(r, "requests", "HTTP requests answered", &requests);
         register(r, "predictions", "Predictions that ended", &predictions);
+        register(r, "certificate_reads", "Times that the certificate was read again", &certificate_reads);
         register(r, "connections", "HTTP connections that are open", &connections);
         let (predict, queue) = (seconds(), seconds());
         let cold_start = Family::new_with_constructor(seconds as fn() -> Histogram);
@@ -194,6 +215,7 @@ impl Metrics {
             prompt_tokens,
             cached_tokens,
             completion_tokens,
+            certificate_reads,
             connections,
             levels: Mutex::new(levels),
         }
@@ -239,6 +261,12 @@ impl Metrics {
         self.prompt_tokens.inc_by(prompt);
         self.cached_tokens.inc_by(cached);
         self.completion_tokens.inc_by(completion);
+    }
+
+    /// The certificate was read again, or couldn't be.
+    pub(crate) fn certificate_read(&self, is_used: bool) {
+        let result = if is_used { "used" } else { "refused" };
+        self.certificate_reads.get_or_create(&ReadLabels { result }).inc();
     }
 
     /// Drops a function's series.
@@ -292,12 +320,21 @@ impl LevelGauges {
         set(&self.memory, levels.memory.0 as usize);
         set(&self.memory_max, levels.memory.1 as usize);
         self.set_residency(&levels.residency);
-        let families = [&self.model_running, &self.model_queued, &self.kv_blocks_used, &self.kv_blocks];
+        // Two scrapes may come with their looks out of order.
+        self.device.inc_by((levels.models.device.as_secs_f64() - self.device.get()).max(0.0));
+        let families =
+            [&self.model_running, &self.model_queued, &self.kv_blocks_used, &self.kv_blocks, &self.steps];
         families.iter().for_each(|family| family.clear());
+        [&self.mask, &self.mask_wait].iter().for_each(|family| family.clear());
         for model in &levels.models.models {
-            let values = [model.running, model.queued, model.kv_blocks_used, model.kv_blocks_total];
+            let ModelStats { running, queued, kv_blocks_used, kv_blocks_total, steps, .. } = *model;
+            let values = [running, queued, kv_blocks_used, kv_blocks_total, steps as usize];
             for (family, value) in families.iter().zip(values) {
                 set(&family.get_or_create(&ModelLabels { model: model.name.clone() }), value);
+            }
+            let times = [(&self.mask, model.mask), (&self.mask_wait, model.mask_wait)];
+            for (family, time) in times {
+                family.get_or_create(&ModelLabels { model: model.name.clone() }).set(time.as_secs_f64());
             }
         }
     }
@@ -337,8 +374,6 @@ fn known(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_engine::ModelStats;
-
     use super::*;
 
     fn model(name: &str) -> ModelStats {
@@ -348,11 +383,17 @@ mod tests {
             queued: 0,
             kv_blocks_used: 3,
             kv_blocks_total: 4,
-            steps: 0,
+            steps: 9,
             prompt_tokens: 0,
             computed_tokens: 0,
             completion_tokens: 0,
+            mask: Duration::from_millis(3500),
+            mask_wait: Duration::from_millis(250),
         }
+    }
+
+    fn stats() -> Stats {
+        Stats { models: vec![model("m")], device: Duration::from_millis(1500) }
     }
 
     #[test]
@@ -365,7 +406,7 @@ mod tests {
         let cost = dormouse_runtime::Metrics { completion_tokens: 5, ..Default::default() };
         let (queue, cold_start) = (Duration::from_millis(1), Duration::from_millis(3));
         metrics.ran(Ran { queue, cold: ColdStart::Mapped, cold_start, metrics: &cost });
-        let levels = Levels { queued: 7, models: Stats { models: vec![model("m")] }, ..Levels::default() };
+        let levels = Levels { queued: 7, models: stats(), ..Levels::default() };
         let text = metrics.render(&levels);
         for line in [
             "dormouse_requests_total{method=\"POST\",route=\"/fn/{target}\",status=\"200\"} 1",
@@ -373,14 +414,20 @@ mod tests {
             "dormouse_predictions_total{function=\"f\",status=\"succeeded\"} 1",
             "dormouse_predictions_queued 7",
             "dormouse_completion_tokens_total 5",
+            "dormouse_device_seconds_total 1.5",
+            "# TYPE dormouse_device_seconds_total counter",
             "dormouse_cold_start_seconds_sum{from=\"mapped\"} 0.003",
             "dormouse_model_kv_blocks_used{model=\"m\"} 3",
+            "dormouse_model_steps{model=\"m\"} 9",
+            "dormouse_model_mask_seconds{model=\"m\"} 3.5",
+            "dormouse_model_mask_wait_seconds{model=\"m\"} 0.25",
             "# HELP dormouse_requests_total HTTP requests answered.",
             "# TYPE dormouse_requests_total counter",
             "# TYPE dormouse_cold_start_seconds histogram",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+        assert!(metrics.render(&levels).contains("dormouse_device_seconds_total 1.5\n"), "it is a total");
         assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
     }
 
@@ -389,7 +436,7 @@ mod tests {
         let metrics = Metrics::new();
         let function = FunctionName::parse("f").unwrap();
         metrics.prediction(&function, Status::Failed);
-        metrics.render(&Levels { models: Stats { models: vec![model("m")] }, ..Levels::default() });
+        metrics.render(&Levels { models: stats(), ..Levels::default() });
         metrics.forget(&function);
         let text = metrics.render(&Levels::default());
         assert!(!text.contains("function=\"f\"") && !text.contains("model=\"m\""), "{text}");

@@ -12,11 +12,15 @@ use tokio::{
 
 use crate::{
     Config, Error,
+    auth::Tokens,
+    config,
     dispatch::{Bounds, Components, Permits},
     function::{Digest, FunctionName, Revision},
     http::{self, Code},
     metrics::{Levels, Metrics},
     prediction::{Dispatcher, Record},
+    prewake::Prewakes,
+    residence::Residence,
     store::Store,
 };
 
@@ -31,6 +35,13 @@ pub(crate) struct Service {
     pub(crate) permits: Permits,
     pub(crate) predictions: Dispatcher,
     pub(crate) metrics: Metrics,
+    pub(crate) tokens: Tokens,
+    pub(crate) residence: Residence,
+    pub(crate) prewakes: Prewakes,
+    /// What Lambda's clients keep of functions.
+    pub(crate) lambda: http::States,
+    /// How far batches are.
+    pub(crate) batches: http::Counts,
     /// Deploys that may still begin.
     pub(crate) deploys: Semaphore,
     phase: watch::Sender<Phase>,
@@ -59,19 +70,23 @@ impl Service {
         let engine = Engine::start(engine_config(&config))?;
         let runtime = Runtime::new(runtime_config(&config), engine.clone())?;
         let predict = &config.predict;
-        let components = Components::new(
-            runtime.clone(),
-            store.blobs.clone(),
-            predict.components_max,
-            config.deploy.compiles_max,
-        );
+        let components = Components::new(runtime.clone(), store.blobs.clone(), predict.components_max);
         let opened = Handle::current().block_on(Dispatcher::open(&store, &config));
+        let tokens = Handle::current().block_on(Tokens::open(store.clone(), &config));
+        let tokens = tokens.map_err(|error| Error::Store(error.to_string()))?;
+        let swept = Handle::current().block_on(http::sweep_files(&store));
+        swept.map_err(|error| Error::Store(error.message))?;
         let predictions = opened.map_err(|error| Error::Store(error.to_string()))?;
         let node = Bounds { running_max: predict.running_max.max(1), queue_max: predict.queue_max };
         Ok(Self {
             permits: Permits::new(node, predict.queue_timeout),
             predictions,
+            tokens,
+            lambda: http::States::default(),
+            batches: http::Counts::default(),
             metrics: Metrics::new(),
+            residence: Residence::default(),
+            prewakes: Prewakes::default(),
             deploys: Semaphore::new(config.deploy.deploys_max.max(1)),
             phase: watch::Sender::new(Phase::Serving),
             config,
@@ -124,7 +139,10 @@ impl Service {
             {
                 match self.missing_models(&revision.effective.models).await.first() {
                     Some(model) => model_unavailable(model),
-                    None => error.into(),
+                    None => match self.check_fit(&revision.effective.models).await {
+                        Err(too_large) => too_large,
+                        Ok(()) => error.into(),
+                    },
                 }
             }
             error => error.into(),
@@ -140,12 +158,24 @@ impl Service {
         missing.await.unwrap_or_default()
     }
 
+    /// Refuses models that could never be awake on this node, with the numbers.
+    pub(crate) async fn check_fit(&self, models: &[String]) -> Result<(), http::Error> {
+        for model in models {
+            // What else is wrong with one shows when it wakes.
+            if let Err(error @ dormouse_engine::Error::NoMemory(_)) = self.engine.check_fit(model).await {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Lets go of what is known of a function that was removed, and of what waits for it.
     pub(crate) async fn forget(&self, function: &FunctionName) {
         if let Err(error) = self.predictions.cancel_all(function).await {
             tracing::warn!(%function, message = error.message, "can't cancel what waits for it");
         }
         self.metrics.forget(function);
+        self.lambda.forget(self, function.as_str()).await;
     }
 
     /// Lets go of the code of components that nothing uses any more.
@@ -199,6 +229,8 @@ pub(crate) fn runtime_config(config: &Config) -> dormouse_runtime::Config {
         stack_bytes: config.runtime.stack_bytes,
         component_bytes_max: config.deploy.component_bytes_max,
         manifest_bytes_max: config.deploy.manifest_bytes_max,
+        compiles_max: config.deploy.compiles_max,
+        image_bytes_max: config.deploy.image_bytes_max,
         ..dormouse_runtime::Config::new(config.data_dir.join("cache"))
     }
 }
@@ -211,9 +243,22 @@ pub(crate) fn engine_config(config: &Config) -> dormouse_engine::Config {
         queue_max: engine.queue_max,
         batch_tokens_max: engine.batch_tokens_max,
         kv_bytes_max: engine.kv_bytes_max,
+        kv_type: engine.kv_type,
         context_tokens_max: engine.context_tokens_max,
+        deterministic: engine.deterministic,
+        guess_tokens: engine.guess_tokens,
+        guess_tokens_max: engine.guess_tokens_max,
         residency: residency(config),
         ..dormouse_engine::Config::new(config.models_dir())
+    }
+}
+
+/// When a model with times of its own sleeps.
+fn idle(node: &config::Residency, own: config::ModelIdle) -> dormouse_engine::Idle {
+    dormouse_engine::Idle {
+        awake: own.awake_idle.unwrap_or(node.awake_idle),
+        memory: own.memory_idle.unwrap_or(node.memory_idle),
+        disk: own.disk_idle.unwrap_or(node.disk_idle),
     }
 }
 
@@ -226,9 +271,11 @@ fn residency(config: &Config) -> dormouse_engine::Residency {
         awake_idle: residency.awake_idle,
         memory_idle: residency.memory_idle,
         disk_idle: residency.disk_idle,
+        models: residency.models.iter().map(|(name, own)| (name.clone(), idle(residency, *own))).collect(),
         residence_min: residency.residence_min,
         backoff_min: residency.backoff_min,
         backoff_max: residency.backoff_max,
+        probe: residency.probe,
         ready_bytes_max: residency.ready_bytes_max,
         prefix_bytes_max: residency.prefix_bytes_max,
         prefix_age_max: residency.prefix_age_max,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-pub use resolve::{Error, Hub, Server, Settings};
+pub use resolve::{Error, Server, Settings};
 
 /// Serverless AI without the container: push a predictor, get a URL.
 #[derive(Debug, Parser)]
@@ -65,6 +65,9 @@ pub enum Command {
     /// Pull, list, remove and inspect models
     #[command(subcommand)]
     Model(Model),
+    /// Make, list and revoke tokens of the service
+    #[command(subcommand)]
+    Token(Token),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -100,9 +103,24 @@ pub struct Serve {
     /// What stands before /fn/NAME in invocation URLs [default: the request's Host]
     #[arg(long, env = "DORMOUSE_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Bearer token that callers must send [default: none, open]
+    /// Token that is good for everything [default: those of `dormouse token`; without any, loopback only]
     #[arg(long, env = "DORMOUSE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// Certificate to speak HTTPS with, in PEM, the chain after it [default: plain HTTP]
+    #[arg(long, env = "DORMOUSE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM; SIGHUP reads both again
+    #[arg(long, env = "DORMOUSE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Name of the key that AWS Lambda's clients sign with
+    #[arg(long, env = "DORMOUSE_AWS_ACCESS_KEY_ID", value_name = "ID", requires = "aws_secret_access_key")]
+    pub aws_access_key_id: Option<String>,
+    /// The key's secret; good for everything [default: none, they need a token]
+    #[arg(long, env = "DORMOUSE_AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
+    pub aws_secret_access_key: Option<String>,
+    /// Where hf: sources of `/api/pull` come from.
+    #[command(flatten)]
+    pub hub: ModelHub,
     /// Where everything that lasts is.
     #[command(flatten)]
     pub data: Data,
@@ -112,6 +130,9 @@ pub struct Serve {
     /// Which log lines to write, such as info or dormouse=debug
     #[arg(long, env = "DORMOUSE_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+    /// Collector to send traces to by OTLP, such as http://127.0.0.1:4318 [default: none]
+    #[arg(long, env = "DORMOUSE_OTLP", value_name = "URL")]
+    pub otlp: Option<String>,
     /// Print the settings in force, as a settings file, and exit
     #[arg(long)]
     pub print_config: bool,
@@ -185,12 +206,27 @@ pub struct Push {
     /// Predictions that may wait
     #[arg(long, value_name = "N")]
     pub queue: Option<u64>,
+    /// Whether its models' work goes before or after that of other functions
+    #[arg(long, value_parser = ["high", "normal", "low"], value_name = "WHEN")]
+    pub priority: Option<String>,
+    /// Tokens that a step may guess from what a text repeats, and check at once
+    #[arg(long, value_name = "N")]
+    pub guess_tokens: Option<u64>,
     /// Environment variable of the predictor; may be repeated
     #[arg(long, value_parser = parse_pair, value_name = "KEY=VALUE")]
     pub env: Vec<(String, String)>,
     /// Model the predictor may open, beside those it declares; may be repeated
     #[arg(long, value_name = "NAME")]
     pub model: Vec<String>,
+    /// Time that its models stay awake after each use, at least
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub idle_after: Option<Duration>,
+    /// Keep its models awake
+    #[arg(long)]
+    pub keep_warm: bool,
+    /// When its models wake before anybody calls, such as "0 8 * * MON-FRI", in UTC; may be repeated
+    #[arg(long, value_name = "CRON")]
+    pub prewake: Vec<String>,
     /// Where the service is.
     #[command(flatten)]
     pub connection: Connection,
@@ -277,6 +313,44 @@ pub enum Function {
     },
 }
 
+/// `dormouse token`.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token and print it
+    Create {
+        /// What to call it
+        #[arg(long, default_value = "", value_name = "NAME")]
+        name: String,
+        /// What it is good for: invoke, deploy or admin; may be repeated
+        #[arg(long, default_value = "invoke", value_name = "SCOPE")]
+        scope: Vec<String>,
+        /// Function it is for; may be repeated [default: all]
+        #[arg(long, value_name = "NAME")]
+        function: Vec<String>,
+        /// Time until it ends, such as 90days [default: never]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+        expires: Option<Duration>,
+        /// Where the service is.
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List tokens
+    Ls {
+        /// Where the service is.
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Make tokens void
+    Revoke {
+        /// Their ids, as `ls` shows them
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Where the service is.
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
 /// `dormouse logs`.
 #[derive(Debug, clap::Args)]
 pub struct Logs {
@@ -356,15 +430,23 @@ pub struct Pull {
     /// SHA-256 that the file must have
     #[arg(long, value_name = "HEX")]
     pub sha256: Option<String>,
+    /// Where hf: sources come from.
+    #[command(flatten)]
+    pub hub: ModelHub,
+    /// Where the catalogue is.
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// The model hub that is meant.
+#[derive(Debug, Default, clap::Args)]
+pub struct ModelHub {
     /// Model hub for hf: sources
     #[arg(long, env = "HF_ENDPOINT", value_name = "URL")]
     pub hub: Option<url::Url>,
     /// Bearer token of the model hub
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub hub_token: Option<String>,
-    /// Where the catalogue is.
-    #[command(flatten)]
-    pub data: Data,
 }
 
 /// Bytes as people write them: `1048576`, `64MiB`, `1.5 GB`.

@@ -9,13 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
-use super::{Common, Connection, Data, Pull, Serve};
+use super::{Common, Connection, Data, ModelHub, Serve};
 use crate::config::{self, Config, Token};
 
 /// The service that client commands talk to, where nothing names another.
 const SERVER: &str = "http://127.0.0.1:8080";
-/// The public model hub, where `HF_ENDPOINT` names no other.
-const HUB: &str = "https://huggingface.co";
 
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +56,8 @@ pub struct Settings {
     listen: Option<SocketAddr>,
     public_url: Option<String>,
     token: Option<Token>,
+    owner: Option<String>,
+    tls: Option<config::Tls>,
     data_dir: Option<PathBuf>,
     http: config::Http,
     deploy: config::Deploy,
@@ -67,8 +67,11 @@ pub struct Settings {
     runtime: config::Runtime,
     engine: config::Engine,
     residency: config::Residency,
+    files: config::Files,
+    batch: config::Batch,
+    aws: config::Aws,
     client: Client,
-    hub: HubFile,
+    hub: config::Hub,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,14 +79,6 @@ pub struct Settings {
 struct Client {
     #[serde(deserialize_with = "url")]
     server: Option<Url>,
-    token: Option<Token>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct HubFile {
-    #[serde(deserialize_with = "url")]
-    endpoint: Option<Url>,
     token: Option<Token>,
 }
 
@@ -98,15 +93,6 @@ pub struct Server {
     /// Root of its URLs.
     pub url: Url,
     /// Sent with every request.
-    pub token: Option<String>,
-}
-
-/// A model hub.
-#[derive(Debug, Clone)]
-pub struct Hub {
-    /// Root of its URLs.
-    pub endpoint: Url,
-    /// Sent to the endpoint's host only.
     pub token: Option<String>,
 }
 
@@ -138,13 +124,26 @@ impl Settings {
         if let Some(listen) = serve.listen.or(self.listen) {
             config.listen = listen;
         }
+        config.hub = self.hub(&serve.hub);
+        config.owner = self.owner.unwrap_or(config.owner);
+        config.tls = match (&serve.tls_cert, &serve.tls_key) {
+            (Some(cert), Some(key)) => Some(config::Tls { cert: cert.clone(), key: key.clone() }),
+            _ => self.tls,
+        };
         config.public_url = serve.public_url.clone().or(self.public_url);
         (config.http, config.deploy, config.predict) = (self.http, self.deploy, self.predict);
         (config.queue, config.webhook) = (self.queue, self.webhook);
         (config.runtime, config.engine, config.residency) = (self.runtime, self.engine, self.residency);
+        (config.files, config.batch, config.aws) = (self.files, self.batch, self.aws);
+        let own_secret = serve.aws_secret_access_key.clone().map(Token);
+        let secret = own_secret.or(config.aws.secret_access_key.clone());
+        config.aws.access_key_id = serve.aws_access_key_id.clone().or(config.aws.access_key_id);
+        let hub_token = config.hub.token.clone();
         for assignment in &serve.set {
             config = set(config, assignment)?;
         }
+        config.aws.secret_access_key = secret.or(config.aws.secret_access_key);
+        config.hub.token = config.hub.token.or(hub_token);
         config.token = serve.token.clone().map(Token).or(self.token);
         Ok(config)
     }
@@ -160,12 +159,11 @@ impl Settings {
     }
 
     /// The hub that models are pulled from.
-    pub fn hub(&self, pull: &Pull) -> Hub {
-        let default = || Url::parse(HUB).expect("the default is a URL");
-        let token = self.hub.token.as_ref().map(|token| token.0.clone());
-        Hub {
-            endpoint: pull.hub.clone().or_else(|| self.hub.endpoint.clone()).unwrap_or_else(default),
-            token: pull.hub_token.clone().or(token),
+    pub fn hub(&self, given: &ModelHub) -> config::Hub {
+        let token = given.hub_token.clone().map(Token);
+        config::Hub {
+            endpoint: given.hub.clone().unwrap_or_else(|| self.hub.endpoint.clone()),
+            token: token.or_else(|| self.hub.token.clone()),
         }
     }
 

@@ -17,6 +17,7 @@ mod run;
 mod serve;
 mod table;
 mod terminal;
+mod tokens;
 
 use clap::CommandFactory;
 
@@ -45,6 +46,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         Command::Wake(wake) => residency::wake(&client(&wake.connection)?, &wake, &mut terminal),
         Command::Sleep(sleep) => residency::sleep(&client(&sleep.connection)?, &sleep, &mut terminal),
         Command::Model(model) => models::run(&settings()?, &model, &mut terminal),
+        Command::Token(token) => tokens::run(client, &token, &mut terminal),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "dormouse", &mut std::io::stdout());
             Ok(())

@@ -40,7 +40,7 @@ fn pull(catalog: &Catalog, settings: &Settings, pull: &Pull, terminal: &mut Term
         false => Progress::lines(),
     };
     let started = Instant::now();
-    let (hub, limits) = (settings.hub(pull), Limits::default());
+    let (hub, limits) = (settings.hub(&pull.hub), Limits::default());
     let pulled = Puller { catalog, hub: &hub, limits: &limits, progress: &progress }.pull(&request)?;
     if terminal.json {
         return Ok(terminal.value(&json!({"models": pulled.entries, "was_present": pulled.was_present}))?);

@@ -76,7 +76,12 @@ fn with_typed(mut settings: Map<String, Value>, push: &Push) -> Value {
     set("memory_bytes", push.memory.map(Value::from));
     set("concurrency", push.concurrency.map(Value::from));
     set("queue_max", push.queue.map(Value::from));
+    set("priority", push.priority.clone().map(Value::from));
+    set("guess_tokens", push.guess_tokens.map(Value::from));
     set("models", (!push.model.is_empty()).then(|| json!(push.model)));
+    set("idle_after_ms", push.idle_after.map(|time| json!(time.as_millis() as u64)));
+    set("keep_warm", push.keep_warm.then_some(Value::Bool(true)));
+    set("prewake", (!push.prewake.is_empty()).then(|| json!(push.prewake)));
     if !push.env.is_empty() {
         let env = settings.entry("env").or_insert_with(|| json!({}));
         push.env.iter().for_each(|(key, value)| env[key] = json!(value));
@@ -112,6 +117,12 @@ fn show(answer: &Value, terminal: &mut Terminal) -> Result<(), Error> {
         format_args!("{BOLD}{}{BOLD:#} (revision {}{unchanged})", text("name"), short(text("revision"))),
     )?;
     terminal.field("url", text("url"))?;
+    match answer["setup"]["reason"].as_str() {
+        Some(reason) => {
+            terminal.field("setup", format_args!("runs at the start of each prediction: {reason}"))?
+        }
+        None => terminal.field("setup", "ran once; predictions begin where it ended")?,
+    }
     terminal
         .field("try", format_args!("dormouse run {}{}", text("name"), sample(&answer["input_schema"])))?;
     Ok(())
@@ -158,6 +169,12 @@ mod tests {
     #[test]
     fn settings_hold_only_what_was_typed() {
         assert_eq!(with_typed(Map::new(), &push(&["x"])), json!({}));
+        let awake =
+            push(&["x", "--idle-after=1h", "--keep-warm", "--prewake", "0 8 * * *", "--prewake=@hourly"]);
+        assert_eq!(
+            with_typed(Map::new(), &awake),
+            json!({"idle_after_ms": 3_600_000, "keep_warm": true, "prewake": ["0 8 * * *", "@hourly"]})
+        );
         let push = push(&["x", "--timeout", "1m 500ms", "--memory=64MiB", "--env", "K=V=W", "--model", "m"]);
         assert_eq!(push.timeout, Some(Duration::from_millis(60_500)));
         assert_eq!(
@@ -172,8 +189,8 @@ mod tests {
             unreachable!()
         };
         assert_eq!(
-            with_typed(wanted, &push(&["x", "--concurrency", "8", "--env", "B=3"])),
-            json!({"concurrency": 8, "env": {"A": "1", "B": "3"}})
+            with_typed(wanted, &push(&["x", "--concurrency", "8", "--guess-tokens", "4", "--env", "B=3"])),
+            json!({"concurrency": 8, "guess_tokens": 4, "env": {"A": "1", "B": "3"}})
         );
     }
 }

@@ -101,6 +101,12 @@ fn show(event: &Event, data: &Value, printer: &mut Printer, terminal: &mut Termi
             let percent = data["fraction"].as_f64().unwrap_or_default() * 100.0;
             terminal.note(format_args!("{percent:.0} % {}", data["note"].as_str().unwrap_or_default()));
         }
+        "wake" if terminal::is_watched() => {
+            let text = |key: &str| data[key].as_str().unwrap_or_default();
+            let remaining = data["remaining_ms"].as_f64();
+            let remaining = remaining.map(|ms| format!(", about {:.1} s left", ms / 1e3)).unwrap_or_default();
+            terminal.note(format_args!("waking {}: {}{remaining}", text("model"), text("phase")));
+        }
         "done" if !printer.has_printed() => printer.whole(&data["output"], terminal)?,
         "done" | "error" => printer.end(terminal)?,
         _ => {}

@@ -14,10 +14,10 @@ use futures_util::{
 };
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::{
-    function::{Digest, InputSchema, Predictor},
+    function::{Digest, InputSchema, Predictor, Revision, Start},
     store::Blobs,
 };
 
@@ -45,39 +45,36 @@ pub(crate) enum ColdStart {
 pub(crate) struct Components {
     runtime: Runtime,
     blobs: Blobs,
-    /// Compilations that may still begin.
-    compiles: Arc<Semaphore>,
     slots: Arc<Mutex<LruCache<Digest, Slot>>>,
 }
+
+/// What makes a component of its bytes.
+type Loader = fn(&Runtime, &[u8]) -> Result<(Component, Load), dormouse_runtime::Error>;
 
 /// A component that is being loaded by one task for all who want it, or has been.
 type Slot = Shared<BoxFuture<'static, Result<(Arc<Ready>, ColdStart), dormouse_runtime::Error>>>;
 
 impl Components {
-    /// At most `components_max` stay at hand, at most `compiles_max` compile at once.
-    pub(crate) fn new(runtime: Runtime, blobs: Blobs, components_max: usize, compiles_max: usize) -> Self {
+    /// At most `components_max` stay at hand.
+    pub(crate) fn new(runtime: Runtime, blobs: Blobs, components_max: usize) -> Self {
         let components_max = NonZeroUsize::new(components_max).unwrap_or(NonZeroUsize::MIN);
-        Self {
-            runtime,
-            blobs,
-            compiles: Arc::new(Semaphore::new(compiles_max.max(1))),
-            slots: Arc::new(Mutex::new(LruCache::new(components_max))),
-        }
+        Self { runtime, blobs, slots: Arc::new(Mutex::new(LruCache::new(components_max))) }
     }
 
-    /// A component, loaded if need be; tells how and for how long the caller waited for that. Dropping
-    /// the future leaves the loading to go on.
+    /// A revision's component, or its image, loaded if need be; tells how and for how long the caller
+    /// waited for that. Dropping the future leaves the loading to go on.
     pub(crate) async fn get(
         &self,
-        predictor: &Arc<Predictor>,
+        revision: &Revision,
     ) -> Result<(Arc<Ready>, ColdStart, Duration), dormouse_runtime::Error> {
+        let key = revision.start.image().unwrap_or(&revision.predictor.digest);
         let slot = {
             let mut slots = self.slots.lock().expect("no panic holds this lock");
-            match slots.get(&predictor.digest) {
+            match slots.get(key) {
                 Some(slot) => slot.clone(),
                 None => {
-                    let slot = self.load(predictor.clone());
-                    slots.put(predictor.digest.clone(), slot.clone());
+                    let slot = self.load(key.clone(), revision.predictor.clone(), revision.start.clone());
+                    slots.put(key.clone(), slot.clone());
                     slot
                 }
             }
@@ -96,7 +93,7 @@ impl Components {
         &self,
         read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
     ) -> Result<(Component, Load), dormouse_runtime::Error> {
-        let _compile = self.compiles.acquire().await.expect("the semaphore is never closed");
+        let _turn = self.runtime.compile_turn().await;
         let runtime = self.runtime.clone();
         blocking(move || {
             let wasm = read().map_err(|error| dormouse_runtime::Error::Host(format!("blob: {error}")))?;
@@ -116,13 +113,13 @@ impl Components {
     }
 
     /// Starts loading in a task of its own, so that whoever asked first may leave.
-    fn load(&self, predictor: Arc<Predictor>) -> Slot {
+    fn load(&self, key: Digest, predictor: Arc<Predictor>, start: Arc<Start>) -> Slot {
         let this = self.clone();
         let task = tokio::spawn(async move {
-            let loaded = this.load_now(&predictor).await;
+            let loaded = this.load_now(&predictor, &start).await;
             if loaded.is_err() {
                 // The next caller tries again.
-                this.forget(&predictor.digest);
+                this.forget(&key);
             }
             loaded
         });
@@ -134,15 +131,15 @@ impl Components {
     async fn load_now(
         &self,
         predictor: &Arc<Predictor>,
+        start: &Start,
     ) -> Result<(Arc<Ready>, ColdStart), dormouse_runtime::Error> {
-        let (runtime, digest) = (self.runtime.clone(), predictor.digest.clone());
-        let cached = blocking(move || runtime.load_cached(digest.as_str())).await?;
-        let (component, load) = match cached {
-            Some(cached) => cached,
-            None => {
-                let (blobs, digest) = (self.blobs.clone(), predictor.digest.clone());
-                self.compile(move || blobs.read(&digest)).await?
-            }
+        let image = match start.image() {
+            Some(image) => self.load_image(image).await,
+            None => None,
+        };
+        let (component, load) = match image {
+            Some(image) => image,
+            None => self.load_blob(&predictor.digest, Runtime::load).await?,
         };
         let input = InputSchema::compile(&predictor.manifest.input).map_err(dormouse_runtime::Error::Host)?;
         let cold = match load {
@@ -150,6 +147,37 @@ impl Components {
             Load::Compiled(_) => ColdStart::Compiled,
         };
         Ok((Arc::new(Ready { component, input }), cold))
+    }
+
+    /// Maps what was compiled before; else reads the blob and compiles it when its turn has come.
+    async fn load_blob(
+        &self,
+        digest: &Digest,
+        load: Loader,
+    ) -> Result<(Component, Load), dormouse_runtime::Error> {
+        let (runtime, key) = (self.runtime.clone(), digest.clone());
+        if let Some(cached) = blocking(move || runtime.load_cached(key.as_str())).await? {
+            return Ok(cached);
+        }
+        let _turn = self.runtime.compile_turn().await;
+        let (runtime, blobs, key) = (self.runtime.clone(), self.blobs.clone(), digest.clone());
+        blocking(move || {
+            let wasm =
+                blobs.read(&key).map_err(|error| dormouse_runtime::Error::Host(format!("blob: {error}")))?;
+            load(&runtime, &wasm)
+        })
+        .await
+    }
+
+    /// An image; without it `setup` runs again, so that what is wrong with one is for the log.
+    async fn load_image(&self, digest: &Digest) -> Option<(Component, Load)> {
+        match self.load_blob(digest, Runtime::load_image).await {
+            Ok(loaded) => Some(loaded),
+            Err(error) => {
+                tracing::warn!(%digest, %error, "an image can't be loaded; setup runs at the start instead");
+                None
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::schema;
+use super::{Prefix, schema};
 use crate::config::Deploy;
 
 /// The interface that this version serves; a later patch version only adds to it.
@@ -22,6 +22,8 @@ pub(crate) struct Manifest {
     /// Models that it opens.
     pub(crate) models: Vec<String>,
     pub(crate) limits: Wishes,
+    /// Beginnings of prompts that are computed at deploy and kept.
+    pub(crate) prefixes: Vec<Prefix>,
     /// All of it, as it was given.
     pub(crate) text: String,
 }
@@ -47,6 +49,8 @@ struct Fields {
     models: Vec<String>,
     #[serde(default)]
     limits: Wishes,
+    #[serde(default)]
+    prefixes: Vec<Prefix>,
 }
 
 impl Manifest {
@@ -69,6 +73,10 @@ impl Manifest {
         if fields.models.iter().any(|model| model.trim().is_empty()) {
             return Err("manifest names a model \"\"".to_owned());
         }
+        if fields.prefixes.len() > bounds.names_max {
+            let (found, max) = (fields.prefixes.len(), bounds.names_max);
+            return Err(format!("manifest names {found} prefixes, this node takes {max}"));
+        }
         if fields.input.get("type") != Some(&Value::from("object")) {
             return Err("manifest: input is not a schema of type \"object\"".to_owned());
         }
@@ -81,6 +89,7 @@ impl Manifest {
             streaming: fields.streaming,
             models: fields.models,
             limits: fields.limits,
+            prefixes: fields.prefixes,
             text,
         })
     }

@@ -3,19 +3,25 @@
 //! A **revision** is immutable: a component and the settings it was deployed with. An **alias** is a
 //! movable name of a revision; `live` is the one that a plain invocation takes.
 
+mod cron;
 mod manifest;
 mod name;
+mod prefix;
 mod schema;
 mod settings;
+mod start;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
+pub(crate) use cron::Cron;
 pub(crate) use manifest::Manifest;
 #[cfg(test)]
 pub(crate) use manifest::tests::minimal as minimal_manifest;
 pub(crate) use name::{Alias, Digest, FunctionName, NameError, Reference, RevisionId, text_type};
+pub(crate) use prefix::{Prefix, problems as prefix_problems};
 pub(crate) use schema::{InputSchema, Problem};
 pub(crate) use settings::{Effective, Settings};
+pub(crate) use start::Start;
 
 /// A component as it was checked at its first deploy; functions with the same bytes share it.
 #[derive(Debug, PartialEq)]
@@ -31,6 +37,8 @@ pub(crate) struct Revision {
     pub(crate) predictor: Arc<Predictor>,
     /// What its settings come to on this node.
     pub(crate) effective: Effective,
+    /// How its predictions begin.
+    pub(crate) start: Arc<Start>,
     pub(crate) created_at: SystemTime,
 }
 
@@ -118,6 +126,7 @@ mod tests {
             id: id(first),
             predictor: Arc::new(Predictor { digest, manifest }),
             effective,
+            start: Arc::new(Start::default()),
             created_at: SystemTime::UNIX_EPOCH,
         })
     }

@@ -96,6 +96,15 @@ impl FunctionName {
             false => Err(NameError::new("function name", text, LABEL_RULE)),
         }
     }
+
+    /// A lane of the queue: a function's, or one of the node's own, whose name ends in a dot so that it is
+    /// no function's.
+    pub(crate) fn lane(text: &str) -> Result<Self, NameError> {
+        match is_label(text.strip_suffix('.').unwrap_or(text)) {
+            true => Ok(Self(text.into())),
+            false => Err(NameError::new("lane", text, LABEL_RULE)),
+        }
+    }
 }
 
 /// A movable name of a revision.
@@ -135,7 +144,6 @@ pub(crate) struct Digest(Arc<str>);
 text_type!(Digest);
 
 impl Digest {
-    #[cfg(test)]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(hex(&Sha256::digest(bytes)).into())
     }
@@ -175,6 +183,11 @@ impl RevisionId {
         let text = serde_json::to_vec(&("dormouse revision 1", component, settings))
             .expect("strings and numbers are JSON");
         Self(hex(&Sha256::digest(text)).into())
+    }
+
+    /// Of what has no component.
+    pub(crate) fn none() -> Self {
+        Self("0".repeat(HEX_LEN).into())
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, NameError> {

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use dormouse_engine::{KeepAlive, Priority};
 use dormouse_runtime::Limits;
 use serde::{Deserialize, Serialize};
 
-use super::{Manifest, Problem};
+use super::{Cron, Manifest, Prefix, Problem, prefix};
 use crate::Config;
 
 /// What a deploy asked for. An absent field takes the manifest's wish, then the node's default. Part
@@ -21,10 +22,36 @@ pub(crate) struct Settings {
     pub(crate) concurrency: Option<usize>,
     /// Predictions that wait.
     pub(crate) queue_max: Option<usize>,
+    /// When its models' work goes before that of other functions. Functions of one priority share evenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) priority: Option<Priority>,
+    /// Tokens that a step may guess for its texts, and check at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guess_tokens: Option<usize>,
     /// Environment variables that the predictor sees.
     pub(crate) env: BTreeMap<String, String>,
     /// Models that the predictor may open beside those of its manifest.
     pub(crate) models: Vec<String>,
+    /// Time for which its models stay awake after each use, where that is longer than their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_after_ms: Option<u64>,
+    /// Its models don't sleep while it is live.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) keep_warm: bool,
+    /// When its models wake without a prediction, as cron writes it, in UTC.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prewake: Vec<String>,
+    /// Beginnings of prompts that are computed at deploy and kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prefixes: Vec<Prefix>,
+    /// Whether predictions whose caller was answered at once are kept for a while, input and output too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keep: Option<bool>,
+}
+
+/// Written only where it is true, so that what was deployed before keeps its identity.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A revision's settings as they act on this node.
@@ -35,11 +62,33 @@ pub(crate) struct Effective {
     pub(crate) concurrency: usize,
     /// Predictions that wait.
     pub(crate) queue_max: usize,
+    pub(crate) priority: Priority,
+    /// Tokens that a step may guess for its texts; `None` takes the engine's default.
+    pub(crate) guess_tokens: Option<usize>,
     /// Models that the predictor may open, the manifest's first.
     pub(crate) models: Arc<[String]>,
     pub(crate) env: Arc<[(String, String)]>,
+    /// How long its models stay awake after each use.
+    pub(crate) keep_alive: Option<KeepAlive>,
+    pub(crate) keep_warm: bool,
+    /// When its models wake without a prediction.
+    pub(crate) prewake: Arc<[String]>,
+    /// Of the manifest, then of the deploy.
+    pub(crate) prefixes: Arc<[Prefix]>,
+    /// Whether predictions whose caller was answered at once are kept for a while.
+    pub(crate) keep: bool,
     /// What was cut down to the node's bounds, in words.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Effective {
+    /// How long its models stay awake after each use at least, where it says so.
+    pub(crate) fn stays(&self) -> Option<Duration> {
+        match self.keep_alive {
+            Some(KeepAlive::AtLeast(time)) => Some(time),
+            _ => None,
+        }
+    }
 }
 
 impl Settings {
@@ -47,6 +96,8 @@ impl Settings {
     pub(crate) fn normalized(mut self) -> Self {
         self.models.sort_unstable();
         self.models.dedup();
+        self.prewake.sort_unstable();
+        self.prewake.dedup();
         self
     }
 
@@ -69,6 +120,9 @@ impl Settings {
         add("memory_bytes", memory == 0, "is 0, must be at least 1".to_owned());
         add("memory_bytes", memory > memory_max, format!("is {memory}, this node allows {memory_max}"));
         add("concurrency", self.concurrency == Some(0), "is 0, must be at least 1".to_owned());
+        let (guesses, guesses_max) = (self.guess_tokens.unwrap_or(0), config.engine.guess_tokens_max);
+        let too_many = format!("is {guesses}, this node allows {guesses_max} (guess_tokens_max)");
+        add("guess_tokens", guesses > guesses_max, too_many);
         let names = |count: usize| format!("has {count} entries, this node allows {names_max}");
         add("env", self.env.len() > names_max, names(self.env.len()));
         add("models", self.models.len() > names_max, names(self.models.len()));
@@ -79,6 +133,19 @@ impl Settings {
         add("env", bad.is_some(), "has an empty name, or one with \"=\", or a zero character".to_owned());
         let blank = self.models.iter().any(|model| model.trim().is_empty());
         add("models", blank, "has an empty name".to_owned());
+        let (prewakes, prewakes_max) = (self.prewake.len(), config.deploy.prewakes_max);
+        let many = format!("has {prewakes} entries, this node allows {prewakes_max} (deploy.prewakes_max)");
+        add("prewake", prewakes > prewakes_max, many);
+        for text in self.prewake.iter().take(prewakes_max) {
+            if let Err(reason) = Cron::parse(text) {
+                add("prewake", true, format!("\"{text}\": {reason}"));
+            }
+        }
+        let prefixes = self.prefixes.len();
+        add("prefixes", prefixes > names_max, names(prefixes));
+        for problem in prefix::problems(&self.prefixes, &config.deploy) {
+            add("prefixes", true, problem);
+        }
         problems
     }
 
@@ -120,8 +187,16 @@ impl Settings {
             limits,
             concurrency: self.concurrency.unwrap_or(predict.function_running).max(1),
             queue_max: self.queue_max.unwrap_or(predict.function_queue),
+            priority: self.priority.unwrap_or_default(),
+            // Of a node whose bound was higher, when it was deployed there.
+            guess_tokens: self.guess_tokens.map(|tokens| tokens.min(config.engine.guess_tokens_max)),
             models: manifest.models.iter().chain(added).cloned().collect(),
             env: self.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            keep_alive: self.idle_after_ms.map(|ms| KeepAlive::AtLeast(Duration::from_millis(ms))),
+            keep_warm: self.keep_warm,
+            prewake: self.prewake.as_slice().into(),
+            prefixes: manifest.prefixes.iter().chain(&self.prefixes).cloned().collect(),
+            keep: self.keep.unwrap_or(true) && !config.queue.keep_answered.is_zero(),
             warnings,
         }
     }
@@ -170,13 +245,39 @@ mod tests {
             timeout_ms: Some(0),
             memory_bytes: Some(1 << 40),
             concurrency: Some(0),
+            guess_tokens: Some(17),
             env: BTreeMap::from([("A=B".to_owned(), String::new())]),
             ..Settings::default()
         };
         let problems = settings.problems(&Config::new(""));
         let fields: Vec<_> = problems.iter().map(|problem| problem.loc[1].to_string()).collect();
-        assert_eq!(fields, ["timeout_ms", "memory_bytes", "concurrency", "env"]);
+        assert_eq!(fields, ["timeout_ms", "memory_bytes", "concurrency", "guess_tokens", "env"]);
         assert_eq!(Settings::default().problems(&Config::new("")), []);
+    }
+
+    #[test]
+    fn a_time_to_wake_that_is_none_is_refused_by_name() {
+        let prewake = ["0 8 * * *", "61 * * * *", "0 0 30 2 *"].map(str::to_owned).to_vec();
+        let problems = Settings { prewake, ..Settings::default() }.problems(&Config::new(""));
+        let told: Vec<_> = problems.iter().map(|problem| problem.msg.as_str()).collect();
+        assert!(
+            matches!(told[..], [minute, "\"0 0 30 2 *\": never comes"] if minute.starts_with("\"61 * * * *\": ")),
+            "{told:?}"
+        );
+        let prewake = (0..17).map(|minute| format!("{minute} * * * *")).collect();
+        let problems = Settings { prewake, ..Settings::default() }.problems(&Config::new(""));
+        assert_eq!(problems[0].msg, "has 17 entries, this node allows 16 (deploy.prewakes_max)");
+    }
+
+    #[test]
+    fn records_are_kept_unless_the_deploy_or_the_node_says_otherwise() {
+        let kept = |keep, config: &Config| {
+            Settings { keep, ..Settings::default() }.resolve(&manifest(json!({})), config).keep
+        };
+        let mut config = Config::new("");
+        assert_eq!([None, Some(true), Some(false)].map(|keep| kept(keep, &config)), [true, true, false]);
+        config.queue.keep_answered = Duration::ZERO;
+        assert_eq!([None, Some(true)].map(|keep| kept(keep, &config)), [false, false]);
     }
 
     #[test]

@@ -2,16 +2,14 @@
 
 use axum::{
     Json,
-    http::{HeaderName, HeaderValue},
     response::{IntoResponse, Response},
 };
-use dormouse_runtime::Event;
+use dormouse_engine::{Phase, Tier};
+use dormouse_runtime::{Event, Wake};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Error, functions::rfc3339, sse};
-use crate::prediction::{Failure, Item, Json as Raw, Record};
-
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+use super::{Error, functions::rfc3339, sse, timing::Timing};
+use crate::prediction::{Failure, Item, Json as Raw, Record, millis};
 
 /// What an invocation URL answers: how a prediction ended.
 struct Brief<'a>(&'a Record);
@@ -38,24 +36,11 @@ impl Serialize for Brief<'_> {
 
 /// The answer to an invocation that has ended.
 pub(super) fn brief(record: &Record) -> Response {
-    let mut response = match &record.failure {
+    let response = match &record.failure {
         Some(failure) => Error::from(failure.clone()).response(Brief(record)),
         None => Json(Brief(record)).into_response(),
     };
-    if let Some(metrics) = &record.metrics {
-        let timing = format!(
-            "queue;dur={}, cold;dur={}, setup;dur={}, predict;dur={}, total;dur={}",
-            metrics.queue_ms, metrics.cold_start_ms, metrics.setup_ms, metrics.predict_ms, metrics.total_ms
-        );
-        add_timing(&mut response, timing);
-    }
-    response
-}
-
-/// Says where time went: <https://www.w3.org/TR/server-timing/>.
-pub(super) fn add_timing(response: &mut Response, timing: String) {
-    let timing = HeaderValue::try_from(timing).expect("digits and letters fit a header");
-    response.headers_mut().insert(SERVER_TIMING, timing);
+    Timing::of_record(record).tell(response)
 }
 
 /// Writes what a prediction tells as events with numbers, those up to `after` left out.
@@ -81,6 +66,7 @@ pub(super) fn events(after: u64) -> impl FnMut(&Item) -> String + Send + 'static
                 Event::Progress { fraction, note } => {
                     ("progress", sse::json(&Progress { fraction: *fraction, note }))
                 }
+                Event::Wake(wake) => ("wake", sse::json(&WakeDocument::of(wake))),
             },
             Item::Ended(record) if record.failure.is_some() => ("error", sse::json(&Brief(record))),
             Item::Ended(record) => ("done", sse::json(&Brief(record))),
@@ -89,6 +75,32 @@ pub(super) fn events(after: u64) -> impl FnMut(&Item) -> String + Send + 'static
         match id > after {
             true => sse::event(name, Some(id), &data),
             false => String::new(),
+        }
+    }
+}
+
+/// How far a model's wake is, to whoever waits for it.
+#[derive(Debug, Serialize)]
+pub(super) struct WakeDocument<'a> {
+    model: &'a str,
+    phase: Phase,
+    from: Tier,
+    bytes: u64,
+    bytes_total: u64,
+    /// As far as it is known from the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining_ms: Option<f64>,
+}
+
+impl<'a> WakeDocument<'a> {
+    pub(super) fn of(wake: &'a Wake) -> Self {
+        Self {
+            model: &wake.model,
+            phase: wake.phase,
+            from: wake.from,
+            bytes: wake.bytes,
+            bytes_total: wake.bytes_total,
+            remaining_ms: wake.remaining.map(millis),
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::{Code, Error};
@@ -32,11 +32,15 @@ pub(super) async fn discard(body: Body, bounds: &Http) {
     let _ = timeout(bounds.body_timeout, drain).await;
 }
 
-/// A body of JSON; an empty one is the default.
+/// A body that is a JSON object; an empty one is the default.
 pub(super) async fn json<T: DeserializeOwned + Default>(body: Body, bounds: &Http) -> Result<T, Error> {
     let bytes = read(body, bounds).await?;
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
+    }
+    // Serde takes an array for an object's fields in order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::new(Code::InvalidRequest, "body: an array is no object"));
     }
     serde_json::from_slice(&bytes).map_err(|error| Error::new(Code::InvalidRequest, format!("body: {error}")))
 }
@@ -52,6 +56,13 @@ pub(super) fn too_slow(limit: std::time::Duration) -> Error {
 /// A body that ended early or broke the protocol.
 pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
     Error::new(Code::InvalidRequest, format!("body: {error}"))
+}
+
+/// A field that may be left out, but is not null.
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 /// A body's media type in lower case, without parameters.

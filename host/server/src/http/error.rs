@@ -26,11 +26,13 @@ use crate::{
 pub(crate) enum Code {
     InvalidRequest,
     Unauthorized,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     NotAcceptable,
     RequestTimeout,
     Conflict,
+    PreconditionFailed,
     TooLarge,
     UnsupportedMediaType,
     InvalidInput,
@@ -57,11 +59,13 @@ impl Code {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidInput | Self::InvalidComponent | Self::UnknownModel => {
@@ -176,6 +180,11 @@ impl Error {
     }
 }
 
+/// The answer to a request that made something.
+pub(super) fn created(body: impl Serialize) -> Response {
+    (StatusCode::CREATED, Json(body)).into_response()
+}
+
 /// The answer to a request whose work goes on.
 pub(super) fn accepted(body: impl Serialize) -> Response {
     (StatusCode::ACCEPTED, Json(body)).into_response()
@@ -186,8 +195,14 @@ impl IntoResponse for Error {
         #[derive(Serialize)]
         struct Body<'a> {
             error: &'a Error,
+            // As RFC 9457 has them, for those who read no more.
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
         }
-        self.response(Body { error: &self })
+        let status = self.code.status();
+        let title = status.canonical_reason().unwrap_or_default();
+        self.response(Body { error: &self, title, status: status.as_u16(), detail: &self.message })
     }
 }
 
@@ -263,7 +278,7 @@ impl From<dormouse_engine::Error> for Error {
             Engine::UnknownModel(_) => Code::NotFound,
             Engine::Invalid(_) | Engine::TooLong { .. } => Code::InvalidRequest,
             Engine::Overloaded(_) => Code::Overloaded,
-            Engine::NoMemory(_) => Code::ModelUnavailable,
+            Engine::NoMemory(_) | Engine::OutOfMemory(_) => Code::ModelUnavailable,
             Engine::Cancelled => return Self::draining(),
             // The path and what is wrong with the file are the node's own.
             Engine::BadModel { .. } => {
@@ -297,7 +312,7 @@ mod tests {
             "code": "invalid_input",
             "message": "body.input.name: field required",
             "details": [{"loc": ["body", "input", "name"], "msg": "field required"}],
-        }});
+        }, "title": "Unprocessable Entity", "status": 422, "detail": "body.input.name: field required"});
         assert_eq!(body(response).await, expected);
     }
 

@@ -12,15 +12,18 @@ use axum::{
     extract::{Path, Query, State},
     http::{HeaderMap, StatusCode, header, uri::Authority},
 };
+use dormouse_engine::Priority;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Code, Error, body, invoke};
+use super::{Code, Error, body, guard, invoke, predictions::LIMIT_MAX};
 use crate::{
     config::Config,
     deploy::Timings,
-    function::{Alias, Effective, Function, FunctionName, Reference, Revision},
+    function::{Alias, Effective, Function, FunctionName, Reference, Revision, Start},
     prediction::{Failure, Record, Status, millis},
+    residence,
     service::Service,
     store::Filter,
 };
@@ -39,13 +42,14 @@ pub(super) struct Document {
     output_schema: Value,
     streaming: bool,
     models: Vec<String>,
+    setup: SetupDocument,
     settings: SettingsDocument,
     aliases: BTreeMap<String, String>,
     running: usize,
     queued: usize,
     /// Those that wait in the durable queue.
     waiting: usize,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
     created_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) unchanged: Option<bool>,
@@ -60,8 +64,40 @@ struct SettingsDocument {
     memory_bytes: usize,
     concurrency: usize,
     queue_max: usize,
+    priority: Priority,
+    guess_tokens: Option<usize>,
     env: BTreeMap<String, String>,
     models: Vec<String>,
+    /// Time for which its models stay awake after each use at least, if it says one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_after_ms: Option<u128>,
+    keep_warm: bool,
+    /// When its models wake without a prediction, as cron writes it, in UTC.
+    prewake: Vec<String>,
+    /// Number of prefixes that are computed beforehand.
+    prefixes: usize,
+}
+
+/// When `setup` runs.
+#[derive(Debug, Serialize)]
+struct SetupDocument {
+    /// It ran at deploy, and predictions begin where it ended.
+    is_image: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_digest: Option<String>,
+    /// Why it runs in each prediction instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl SetupDocument {
+    fn of(start: &Start) -> Self {
+        Self {
+            is_image: start.image().is_some(),
+            image_digest: start.image().map(ToString::to_string),
+            reason: start.reason().map(str::to_owned),
+        }
+    }
 }
 
 impl SettingsDocument {
@@ -71,8 +107,14 @@ impl SettingsDocument {
             memory_bytes: effective.limits.memory_bytes,
             concurrency: effective.concurrency,
             queue_max: effective.queue_max,
+            priority: effective.priority,
+            guess_tokens: effective.guess_tokens,
             env: effective.env.iter().cloned().collect(),
             models: effective.models.to_vec(),
+            idle_after_ms: effective.stays().map(|time| time.as_millis()),
+            keep_warm: effective.keep_warm,
+            prewake: effective.prewake.to_vec(),
+            prefixes: effective.prefixes.len(),
         }
     }
 }
@@ -100,6 +142,7 @@ impl Document {
             output_schema: manifest.output.clone(),
             streaming: manifest.streaming,
             models: effective.models.to_vec(),
+            setup: SetupDocument::of(&revision.start),
             settings: SettingsDocument::of(effective),
             aliases: aliases_of(function),
             running,
@@ -134,8 +177,8 @@ struct FunctionItem {
 
 /// `GET /v1/functions`.
 pub(super) async fn list(State(service): State<Arc<Service>>, headers: HeaderMap) -> Json<FunctionList> {
-    let all = service.store.registry.all();
-    let functions = all.iter().map(|function| {
+    let functions = visible(&service);
+    let functions = functions.iter().map(|function| {
         let live = function.live();
         FunctionItem {
             name: function.name.to_string(),
@@ -149,6 +192,19 @@ pub(super) async fn list(State(service): State<Arc<Service>>, headers: HeaderMap
         }
     });
     Json(FunctionList { functions: functions.collect() })
+}
+
+/// The functions that the caller may use, by name.
+pub(super) fn visible(service: &Service) -> Vec<Arc<Function>> {
+    let all = service.store.registry.all();
+    all.into_iter().filter(|function| guard::may_use(&function.name)).collect()
+}
+
+/// A function's name, if the caller may use it.
+fn own(name: &str) -> Result<FunctionName, Error> {
+    let name = FunctionName::parse(name)?;
+    guard::allow(&name)?;
+    Ok(name)
 }
 
 /// `GET /v1/functions/{name}`.
@@ -176,10 +232,11 @@ pub(super) async fn remove(
     State(service): State<Arc<Service>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Error> {
-    let name = FunctionName::parse(&name)?;
+    let name = own(&name)?;
     let freed = service.store.remove_function(name.clone()).await?;
     service.release(freed);
     service.forget(&name).await;
+    residence::apply(&service).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -240,11 +297,15 @@ pub(super) async fn set_alias(
     Path((name, alias)): Path<(String, String)>,
     body: Body,
 ) -> Answer<AliasList> {
-    let (name, alias) = (FunctionName::parse(&name)?, Alias::parse(&alias)?);
+    let (name, alias) = (own(&name)?, Alias::parse(&alias)?);
     let Target { revision } = body::json(body, &service.config.http).await?;
     let missing = || Error::new(Code::InvalidRequest, "body: names no \"revision\"");
     let reference = Reference::parse(&revision.ok_or_else(missing)?)?;
+    let is_live = alias == Alias::live();
     let function = service.store.set_alias(name, alias, reference).await?;
+    if is_live {
+        residence::moved(&service, &function).await;
+    }
     Ok(Json(AliasList { aliases: aliases_of(&function) }))
 }
 
@@ -253,7 +314,7 @@ pub(super) async fn remove_alias(
     State(service): State<Arc<Service>>,
     Path((name, alias)): Path<(String, String)>,
 ) -> Result<StatusCode, Error> {
-    service.store.remove_alias(FunctionName::parse(&name)?, Alias::parse(&alias)?).await?;
+    service.store.remove_alias(own(&name)?, Alias::parse(&alias)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -264,10 +325,11 @@ pub(super) async fn roll_back(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<Document> {
-    let name = FunctionName::parse(&name)?;
+    let name = own(&name)?;
     let Target { revision } = body::json(body, &service.config.http).await?;
     let reference = revision.as_deref().map(Reference::parse).transpose()?;
     let function = service.store.roll_back(name, reference).await?;
+    residence::moved(&service, &function).await;
     Ok(Json(Document::of(&service, &function, function.live(), &headers).await))
 }
 
@@ -301,6 +363,10 @@ pub(super) async fn logs(
     query: Result<Query<LogsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<PredictionList> {
     let Query(query) = query.map_err(|error| Error::new(Code::InvalidRequest, error.body_text()))?;
+    if let Some(limit) = query.limit.filter(|limit| *limit > LIMIT_MAX) {
+        let message = format!("limit is {limit}, at most {LIMIT_MAX} are listed");
+        return Err(Error::new(Code::InvalidRequest, message));
+    }
     let function = invoke::find(&service, &name)?;
     let page = service.predictions.list(Filter {
         function: Some(function.name.clone()),
@@ -338,15 +404,22 @@ fn url(config: &Config, headers: &HeaderMap, name: &FunctionName) -> String {
 /// What stands before the paths of this service's URLs as this caller reaches it.
 pub(super) fn base_url(config: &Config, headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let scheme = config.scheme();
     match (&config.public_url, host) {
         (Some(public), _) => public.trim_end_matches('/').to_owned(),
-        (None, Some(host)) => format!("http://{host}"),
-        (None, None) => format!("http://{}", config.listen),
+        (None, Some(host)) => format!("{scheme}://{host}"),
+        (None, None) => format!("{scheme}://{}", config.listen),
     }
 }
 
+/// Reads RFC 3339, with any offset. What lies before 1970 is taken for 1970.
+pub(crate) fn moment(text: &str) -> Result<SystemTime, String> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string())?;
+    Ok(SystemTime::from(moment).max(SystemTime::UNIX_EPOCH + Duration::from_millis(1)))
+}
+
 /// RFC 3339, to the millisecond.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     // The formatter takes nothing beyond the year 9999.
     let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_millis(time.clamp(SystemTime::UNIX_EPOCH, latest)).to_string()
@@ -366,12 +439,22 @@ mod tests {
         assert_eq!(url(&config, &host("node:80"), &name), "http://node:80/fn/f");
         assert_eq!(url(&config, &host("a b"), &name), "http://127.0.0.1:8080/fn/f");
         assert_eq!(url(&config, &HeaderMap::new(), &name), "http://127.0.0.1:8080/fn/f");
+        config.tls = Some(crate::config::Tls { cert: "c".into(), key: "k".into() });
+        assert_eq!(url(&config, &host("node:80"), &name), "https://node:80/fn/f");
         config.public_url = Some("https://example.com/".to_owned());
         assert_eq!(url(&config, &host("node:80"), &name), "https://example.com/fn/f");
     }
 
     #[test]
     fn times_are_rfc_3339() {
+        let at = |second| Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        assert_eq!(moment("1970-01-02T01:00:00+01:00"), at(86_400));
+        assert_eq!(moment("2000-01-01T00:00:00.000Z"), at(946_684_800));
+        assert_eq!(
+            moment("0075-09-10T18:23:47+16:28").map(rfc3339).as_deref(),
+            Ok("1970-01-01T00:00:00.001Z")
+        );
+        assert!(moment("tomorrow").is_err() && moment("2000-13-01T00:00:00Z").is_err());
         assert_eq!(rfc3339(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000Z");
     }
 }

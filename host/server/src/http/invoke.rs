@@ -11,10 +11,16 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{Code, Error, answer, body, guard::Arrived, sse};
+use super::{
+    Code, Error, answer, body,
+    guard::{self, Arrived},
+    prefer::Prefer,
+    sse,
+    timing::Timing,
+};
 use crate::{
     function::{Alias, Function, FunctionName, Reference, Revision},
-    prediction::{Call, Input, Prediction, millis},
+    prediction::{Call, Input, Prediction},
     service::Service,
 };
 
@@ -81,7 +87,7 @@ pub(super) fn label_target(service: &Service, label: &str) -> Result<(Arc<Functi
 /// The function of this name, or the answer that there is none.
 pub(super) fn find(service: &Service, name: &str) -> Result<Arc<Function>, Error> {
     match service.store.registry.find(name) {
-        Some(function) => Ok(function),
+        Some(function) => guard::allow(&function.name).map(|()| function),
         None => {
             let name = FunctionName::parse(name)?;
             Err(Error::not_found(format!("no function \"{name}\"")))
@@ -106,7 +112,9 @@ async fn invoke(
 ) -> Result<Response, Error> {
     check_media_type(&headers)?;
     let input = Input::Body(body::read(body, &service.config.http).await?);
-    let call = Call { function, revision, input, id: None, webhook: None, memo: Value::Null, arrived };
+    let keep_alive = Prefer::of(&headers).keep_alive;
+    let call =
+        Call { function, revision, input, id: None, webhook: None, memo: Value::Null, keep_alive, arrived };
     let prediction = Prediction::prepare(&service, call).await?;
     match wants_events(&headers) {
         true => Ok(stream(&service, prediction)),
@@ -136,11 +144,9 @@ pub(super) fn wants_events(headers: &HeaderMap) -> bool {
 
 /// Runs a prediction in a task of its own, which a reader who leaves ends.
 fn stream(service: &Service, prediction: Prediction) -> Response {
-    let (queue, cold) = prediction.waited();
+    let timing = Timing::of_start(&prediction);
     let events = sse::follow(prediction.spawn(), answer::events(0));
-    let mut response = sse::response(events, service.config.http.keep_alive);
-    answer::add_timing(&mut response, format!("queue;dur={}, cold;dur={}", millis(queue), millis(cold)));
-    response
+    timing.tell(sse::response(events, service.config.http.keep_alive))
 }
 
 #[cfg(test)]

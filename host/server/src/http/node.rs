@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Error, functions::Document, invoke};
+use super::{Error, functions::Document, guard, invoke};
 use crate::{
     metrics,
     service::{Phase, Service},
@@ -49,6 +49,16 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Json<Health> 
     Json(Health { status, version: VERSION, functions: service.store.registry.len() })
 }
 
+/// `GET /readyz`: whether the node takes work.
+pub(super) async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Health>, Error> {
+    match service.phase() {
+        Phase::Serving => {
+            Ok(Json(Health { status: "ready", version: VERSION, functions: service.store.registry.len() }))
+        }
+        Phase::Draining | Phase::Stopping => Err(Error::draining()),
+    }
+}
+
 /// What receivers of webhooks check signatures with.
 #[derive(Debug, Serialize)]
 pub(super) struct WebhookSecret {
@@ -56,8 +66,11 @@ pub(super) struct WebhookSecret {
 }
 
 /// `GET /v1/webhooks/default/secret`, where Replicate's clients ask for it too.
-pub(super) async fn webhook_secret(State(service): State<Arc<Service>>) -> Json<WebhookSecret> {
-    Json(WebhookSecret { key: service.predictions.webhooks.secret().text() })
+pub(super) async fn webhook_secret(
+    State(service): State<Arc<Service>>,
+) -> Result<Json<WebhookSecret>, Error> {
+    guard::allow_all("webhooks")?;
+    Ok(Json(WebhookSecret { key: service.predictions.webhooks.secret().text() }))
 }
 
 /// `GET /metrics`.

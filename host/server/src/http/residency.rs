@@ -11,7 +11,7 @@ use dormouse_engine::{ModelResidency, Phase, Tier};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::{Code, Error, body};
+use super::{Code, Error, body, functions::rfc3339, guard};
 use crate::{prediction::millis, service::Service};
 
 /// The models of a node, and the memory they share.
@@ -42,6 +42,9 @@ struct ModelItem {
     /// Until it goes one tier deeper, if nothing happens.
     #[serde(skip_serializing_if = "Option::is_none")]
     sleeps_in_ms: Option<f64>,
+    /// When a function's schedule wakes it next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prewakes_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     wake: Option<WakeItem>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,7 +92,12 @@ struct Move {
 pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<NodeResidency> {
     let (memory_bytes, memory_bytes_max) = service.engine.memory();
     let now = Instant::now();
-    let models = service.engine.residency().iter().map(|model| ModelItem::of(model, now)).collect();
+    let models = service.engine.residency();
+    let models = models.iter().map(|model| {
+        let prewakes_at = service.prewakes.next_of(&model.name);
+        ModelItem { prewakes_at: prewakes_at.map(rfc3339), ..ModelItem::of(model, now) }
+    });
+    let models = models.collect();
     Json(NodeResidency { memory_bytes, memory_bytes_max, models })
 }
 
@@ -99,6 +107,7 @@ pub(super) async fn set(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Json<NodeResidency>, Error> {
+    guard::allow_all("models")?;
     let wanted: Option<Move> = body::json(body, &service.config.http).await?;
     let Some(Move { tier, wait_ms }) = wanted else {
         return Err(Error::new(Code::InvalidRequest, "body has no \"tier\""));
@@ -143,6 +152,7 @@ impl ModelItem {
             awake_bytes: model.awake_bytes,
             for_ms: millis(now.saturating_duration_since(model.since)),
             sleeps_in_ms: model.sleeps_at.map(until),
+            prewakes_at: None,
             wake: model.progress.map(|progress| WakeItem {
                 phase: progress.phase,
                 from: progress.from,

@@ -4,7 +4,7 @@ use std::{convert::Infallible, ops::DerefMut, pin::pin, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
 use bytes::Bytes;
@@ -49,6 +49,11 @@ where
         Some((text, state))
     });
     texts.filter(|text| std::future::ready(!text.is_empty()))
+}
+
+/// The number of the last event that a client has seen, 0 if it says nothing.
+pub(super) fn last_event_id(headers: &HeaderMap) -> u64 {
+    headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
 /// An event with a name, perhaps a number, and a line of data.

@@ -1,7 +1,8 @@
 //! `PUT /v1/functions/{name}`: a component and its settings, received.
 //!
 //! The body is the component, with settings in the query; or `multipart/form-data` with parts
-//! `component` and `settings` (JSON). Bytes go to a file as they come.
+//! `component` and `settings` (JSON); or JSON with the digest of a component that is here already. Bytes
+//! go to a file as they come.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,14 +14,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
+use dormouse_engine::Priority;
 use futures_util::{Stream, StreamExt, pin_mut};
+use serde::Deserialize;
 use tempfile::NamedTempFile;
 use tokio::{fs::File, io::AsyncWriteExt, sync::SemaphorePermit, task::spawn_blocking, time::timeout};
 
-use super::{Code, Error, body, functions::Document};
+use super::{Code, Error, body, functions::Document, guard};
 use crate::{
-    deploy::deploy as deploy_upload,
-    function::{FunctionName, Problem, Settings},
+    deploy::{self, deploy as deploy_upload},
+    function::{Digest, FunctionName, Problem, Settings},
     service::Service,
     store::Blobs,
 };
@@ -49,7 +52,8 @@ pub(super) async fn deploy(
     let deployment = deploy_upload(&service, name, upload, settings).await?;
     let function = &deployment.function;
     let mut document = Document::of(&service, function, function.live(), &headers).await;
-    document.timings = Some(crate::deploy::Timings { upload: upload_took, ..deployment.timings });
+    document.timings = Some(deploy::Timings { upload: upload_took, ..deployment.timings });
+    document.warnings.extend(deployment.warnings);
     if !deployment.is_new {
         document.unchanged = Some(true);
         return Ok(Json(document).into_response());
@@ -65,11 +69,8 @@ pub(super) async fn deploy(
 /// Checks the name and takes a place among the deploys.
 fn admit<'a>(service: &'a Service, name: &str) -> Result<(FunctionName, SemaphorePermit<'a>), Error> {
     let name = FunctionName::parse(name)?;
-    let deploys_max = service.config.deploy.deploys_max;
-    let place = service.deploys.try_acquire().map_err(|_| {
-        Error::new(Code::Overloaded, format!("{deploys_max} deploys are under way, this node's bound"))
-    })?;
-    Ok((name, place))
+    guard::allow(&name)?;
+    Ok((name, deploy::admit(service)?))
 }
 
 async fn receive(service: &Service, request: Request) -> Result<(NamedTempFile, Settings), Error> {
@@ -87,10 +88,40 @@ async fn receive(service: &Service, request: Request) -> Result<(NamedTempFile, 
             let message = "settings go in the query or in the part \"settings\", not in both places";
             Err(Error::new(Code::InvalidRequest, message))
         }
+        Some("application/json") if query.is_empty() => receive_digest(service, request).await,
         Some(other) => {
             let message = format!("body is \"{other}\", a component is application/wasm");
             Err(Error::new(Code::UnsupportedMediaType, message))
         }
+    }
+}
+
+/// A component that the node has already, perhaps for other settings.
+async fn receive_digest(service: &Service, request: Request) -> Result<(NamedTempFile, Settings), Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Known {
+        component: String,
+        #[serde(default)]
+        settings: Settings,
+    }
+    let bytes = body::read(request.into_body(), &service.config.http).await?;
+    let Known { component, settings } = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::new(Code::InvalidRequest, format!("body: {error}")))?;
+    let digest = Digest::parse(&component)?;
+    let blobs = service.store.blobs.clone();
+    // Copied, so that it stays whole should its last function be removed meanwhile.
+    let copied = spawn_blocking(move || {
+        let mut upload = blobs.upload()?;
+        std::io::Write::write_all(&mut upload, &blobs.read(&digest)?)?;
+        Ok::<_, std::io::Error>(upload)
+    });
+    match copied.await.map_err(Error::internal)? {
+        Ok(upload) => Ok((upload, settings.normalized())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::not_found(format!("no component \"{component}\" on this node")))
+        }
+        Err(error) => Err(Error::internal(format!("copying a component: {error}"))),
     }
 }
 
@@ -174,6 +205,28 @@ fn from_query(query: &str) -> Result<Settings, Error> {
             "memory_bytes" => number(&value).map(|value| settings.memory_bytes = Some(value)),
             "concurrency" => number(&value).map(|value| settings.concurrency = Some(value)),
             "queue" | "queue_max" => number(&value).map(|value| settings.queue_max = Some(value)),
+            "priority" => priority(&value).map(|value| settings.priority = Some(value)),
+            "guess_tokens" => number(&value).map(|value| settings.guess_tokens = Some(value)),
+            "idle_after_ms" => number(&value).map(|value| settings.idle_after_ms = Some(value)),
+            "keep_warm" => match &*value {
+                "true" | "" => {
+                    settings.keep_warm = true;
+                    Ok(())
+                }
+                "false" => Ok(()),
+                _ => Err("is neither true nor false"),
+            },
+            "keep" => match &*value {
+                "true" | "false" => {
+                    settings.keep = Some(value == "true");
+                    Ok(())
+                }
+                _ => Err("is not true or false"),
+            },
+            "prewake" => {
+                settings.prewake.push(value.into_owned());
+                Ok(())
+            }
             "model" => {
                 settings.models.push(value.into_owned());
                 Ok(())
@@ -199,6 +252,15 @@ fn from_query(query: &str) -> Result<Settings, Error> {
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "is not a whole number")
+}
+
+fn priority(text: &str) -> Result<Priority, &'static str> {
+    match text {
+        "high" => Ok(Priority::High),
+        "normal" => Ok(Priority::Normal),
+        "low" => Ok(Priority::Low),
+        _ => Err("is none of high, normal, low"),
+    }
 }
 
 async fn check(service: &Service, settings: &Settings) -> Result<(), Error> {
@@ -227,15 +289,17 @@ mod tests {
 
     #[test]
     fn a_query_gives_settings() {
-        let query =
-            "timeout_ms=1000&memory_bytes=65536&concurrency=2&queue=0&model=b&model=a&env=A=1%3D2&env=B=";
+        let query = "timeout_ms=1000&memory_bytes=65536&concurrency=2&queue=0&priority=low&guess_tokens=8&model=b&model=a&env=A=1%3D2&env=B=";
         let settings = Settings {
             timeout_ms: Some(1000),
             memory_bytes: Some(65536),
             concurrency: Some(2),
             queue_max: Some(0),
+            priority: Some(Priority::Low),
+            guess_tokens: Some(8),
             env: BTreeMap::from([("A", "1=2"), ("B", "")].map(|(k, v)| (k.to_owned(), v.to_owned()))),
             models: vec!["a".to_owned(), "b".to_owned()],
+            ..Settings::default()
         };
         assert_eq!(from_query(query).unwrap(), settings);
         assert_eq!(from_query("").unwrap(), Settings::default());
@@ -243,10 +307,10 @@ mod tests {
 
     #[test]
     fn every_wrong_key_and_value_of_a_query_is_told() {
-        let error = from_query("timeout_ms=soon&colour=red&env=A&concurrency=-1").unwrap_err();
+        let error = from_query("timeout_ms=soon&colour=red&env=A&concurrency=-1&priority=1").unwrap_err();
         let error = serde_json::to_value(&error).unwrap();
         let locs: Vec<_> =
             error["details"].as_array().unwrap().iter().map(|p| p["loc"][1].as_str().unwrap()).collect();
-        assert_eq!(locs, ["timeout_ms", "colour", "env", "concurrency"]);
+        assert_eq!(locs, ["timeout_ms", "colour", "env", "concurrency", "priority"]);
     }
 }

@@ -5,15 +5,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::Value;
+
 use super::{
-    Call, Cursor, Order, PredictionId, Record, Status,
+    Call, Cursor, Errand, Json, Order, PredictionId, Record, Status,
     live::Table,
     recorder::Recorder,
     run::{Checked, Loaded},
 };
 use crate::{
     Config,
-    function::FunctionName,
+    function::{FunctionName, RevisionId},
     http::{Code, Error},
     queue::{Cancel, Enqueued, Key, Queue, Which, Worker},
     service::Service,
@@ -29,6 +31,8 @@ pub(crate) struct Dispatcher {
     pub(super) recorder: Recorder,
     pub(crate) worker: Worker,
     pub(crate) webhooks: Webhooks,
+    /// How long a claim is good.
+    lease: Duration,
 }
 
 /// How a prediction is to be queued.
@@ -61,6 +65,7 @@ impl Dispatcher {
             live: Table::default(),
             webhooks: Webhooks::open(store, predictions.clone(), &config.webhook).await?,
             store: predictions,
+            lease: config.queue.lease,
         })
     }
 
@@ -73,12 +78,10 @@ impl Dispatcher {
         submission: Submission,
     ) -> Result<Submitted, Error> {
         let loaded = Loaded::of(service, &call.revision).await?;
-        let Call { function, revision, input, id, webhook, memo, .. } = call;
+        let Call { function, revision, input, id, webhook, memo, keep_alive, .. } = call;
         let Checked { given, .. } = loaded.check(service, input).await?;
-        let config = &service.config.queue;
-        let attempts_max = submission.attempts_max.unwrap_or(config.attempts);
         let id = id.unwrap_or_else(PredictionId::random);
-        let key = submission.key.map(|key| Key(format!("{}/{key}", function.name)));
+        let key = submission.key.as_ref().map(|key| Key(format!("{}/{key}", function.name)));
         let record = Arc::new(Record {
             id,
             function: function.name.clone(),
@@ -92,14 +95,7 @@ impl Dispatcher {
             returned: None,
             failure: None,
             metrics: None,
-            order: Some(Order {
-                priority: submission.priority,
-                deadline: submission.deadline,
-                attempt: 0,
-                attempts_max: attempts_max.clamp(1, config.attempts_max.max(1)),
-                retries_failures: submission.retries_failures,
-                is_dead: false,
-            }),
+            order: Some(Order::new(&submission, keep_alive, &service.config.queue)),
             webhook,
             memo,
         });
@@ -107,6 +103,41 @@ impl Dispatcher {
         let queued = record.clone();
         // In a task of its own, so that a caller who leaves does not part the disk from the queue.
         let enqueue = tokio::spawn(async move { service.predictions.enqueue(queued, key).await });
+        match enqueue.await.map_err(Error::internal)?? {
+            Enqueued::New => Ok(Submitted { record, is_new: true }),
+            Enqueued::Known(known) => self.again(&record, known),
+        }
+    }
+
+    /// Puts work of the node's own into the queue. Asking twice by the same id gives the same.
+    pub(crate) async fn send(
+        &self,
+        service: &Arc<Service>,
+        errand: Errand,
+        id: PredictionId,
+        input: Value,
+        submission: Submission,
+    ) -> Result<Submitted, Error> {
+        let record = Arc::new(Record {
+            id,
+            function: errand.lane(),
+            revision: RevisionId::none(),
+            status: Status::Queued,
+            created_at: SystemTime::now(),
+            started_at: None,
+            ended_at: None,
+            input: Json::of(&input),
+            events: Vec::new(),
+            returned: None,
+            failure: None,
+            metrics: None,
+            order: Some(Order::new(&submission, None, &service.config.queue)),
+            webhook: None,
+            memo: Value::Null,
+        });
+        let (service, queued) = (service.clone(), record.clone());
+        // As in `submit`.
+        let enqueue = tokio::spawn(async move { service.predictions.enqueue(queued, None).await });
         match enqueue.await.map_err(Error::internal)?? {
             Enqueued::New => Ok(Submitted { record, is_new: true }),
             Enqueued::Known(known) => self.again(&record, known),
@@ -186,8 +217,11 @@ impl Dispatcher {
                 Ok((record, true))
             }
             Cancel::Running => {
-                // Claimed, perhaps, but not yet run: then the run finds that it is canceled.
-                self.live.get(id).cancel();
+                let mut cursor = Cursor::new(self.live.get(id));
+                cursor.live().cancel();
+                // Claimed, perhaps, but not yet run: then the run finds this entry. Held for no longer than
+                // a claim is good, in case it has ended meanwhile.
+                tokio::spawn(tokio::time::timeout(self.lease, async move { cursor.end().await }));
                 Ok((self.find(id).await?, true))
             }
             Cancel::Ended => Ok((self.find(id).await?, false)),

@@ -27,17 +27,33 @@ struct Entry {
     service: Arc<Service>,
     live: Arc<Live>,
     since: Instant,
-    /// It had a place, so that its end is worth keeping.
-    is_kept: bool,
-    is_over: bool,
+    /// It had a place, so that its end counts.
+    has_run: bool,
+    keeping: Keeping,
+    /// How it ended, once that is known.
+    ended: Option<Arc<Record>>,
+    is_told: bool,
+}
+
+/// What becomes of a record when its prediction has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    /// It is forgotten.
+    None,
+    /// It is written after its caller was answered: nobody waits for the disk.
+    Behind,
+    /// It is on disk before anybody hears of its end: it has a name of its caller's, by which it is to be
+    /// known again, or its end is owed to a receiver.
+    First,
 }
 
 impl Prediction {
     /// Finds the component, checks the input and waits for a place. From then on its id leads to it.
     pub(crate) async fn prepare(service: &Arc<Service>, call: Call) -> Result<Self, Error> {
-        let Call { function, revision, input, id, webhook, memo, arrived } = call;
+        let Call { function, revision, input, id, webhook, memo, keep_alive, arrived } = call;
         let loaded = Loaded::of(service, &revision).await?;
         let checked = loaded.check(service, input).await?;
+        let is_named = id.is_some();
         let id = id.unwrap_or_else(PredictionId::random);
         let record = Record {
             id: id.clone(),
@@ -59,25 +75,33 @@ impl Prediction {
         let record = Arc::new(record);
         let live = service.predictions.live.insert(record.clone()).ok_or_else(|| taken(&id))?;
         let service = service.clone();
-        let mut entry = Entry { service, live, since: arrived, is_kept: false, is_over: false };
+        let keeping = match (is_named || record.webhook.is_some(), revision.effective.keep) {
+            (true, _) => Keeping::First,
+            (false, true) => Keeping::Behind,
+            (false, false) => Keeping::None,
+        };
+        let mut entry =
+            Entry { service, live, since: arrived, has_run: false, keeping, ended: None, is_told: false };
         let permitted = tokio::select! {
             permitted = permit(&entry.service, &function) => permitted,
             () = entry.live.canceled() => Err(dormouse_runtime::Error::Cancelled.into()),
         };
         match permitted {
             Ok((permit, queued)) => {
-                entry.is_kept = true;
+                entry.has_run = true;
                 webhook::follow(
                     &entry.service.predictions.webhooks,
                     Cursor::new(entry.live.clone()),
                     &record,
                 );
                 let filled = checked.filled;
-                let run = Run { revision, loaded, filled, permit, queued, since: arrived };
+                let function = function.name.clone();
+                let run =
+                    Run { function, revision, loaded, filled, keep_alive, permit, queued, since: arrived };
                 Ok(Self { entry, run })
             }
             Err(error) => {
-                entry.end(Outcome::failed(error.clone()));
+                entry.end(Outcome::failed(error.clone())).await;
                 Err(error)
             }
         }
@@ -97,7 +121,7 @@ impl Prediction {
     pub(crate) async fn run(self) -> Arc<Record> {
         let Self { entry, run } = self;
         let outcome = run.execute(&entry.service, &entry.live).await;
-        entry.end(outcome)
+        entry.end(outcome).await
     }
 
     /// Runs in a task of its own, for as long as the cursor is held.
@@ -155,27 +179,54 @@ impl Drop for Held {
 }
 
 impl Entry {
-    fn end(mut self, outcome: Outcome) -> Arc<Record> {
-        self.tell(outcome)
+    /// Keeps how it ended and tells those who follow.
+    async fn end(mut self, outcome: Outcome) -> Arc<Record> {
+        let record = self.ended(outcome);
+        if self.has_run && self.keeping == Keeping::First {
+            let (store, kept) = (self.service.predictions.store.clone(), record.clone());
+            // In a task of its own, so that a caller who leaves does not lose it.
+            let kept = tokio::spawn(async move { store.keep(vec![kept]).await });
+            if let Ok(Err(error)) = kept.await {
+                tracing::warn!(%error, id = %record.id, "can't keep a prediction");
+            }
+        }
+        self.tell();
+        record
     }
 
-    fn tell(&mut self, outcome: Outcome) -> Arc<Record> {
-        self.is_over = true;
-        let record = Arc::new(outcome.record(&self.live));
+    fn ended(&mut self, outcome: Outcome) -> Arc<Record> {
+        self.ended.get_or_insert_with(|| Arc::new(outcome.record(&self.live))).clone()
+    }
+
+    fn keep(&self, record: &Arc<Record>) {
+        self.service.predictions.recorder.keep(self.live.clone(), record.clone());
+    }
+
+    fn tell(&mut self) {
+        self.is_told = true;
+        let record = self.ended.clone().expect("it is told when it has ended");
         self.live.end(record.clone());
-        if self.is_kept {
+        if self.has_run {
             self.service.ended(&record);
-            self.service.predictions.recorder.keep(self.live.clone(), record.clone());
+            if self.keeping == Keeping::Behind {
+                self.keep(&record);
+            }
             tracing::debug!(took = ?self.since.elapsed(), "prediction");
         }
-        record
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.tell(Outcome::failed(dormouse_runtime::Error::Cancelled.into()));
+        if self.is_told {
+            return;
         }
+        // Its caller has left: either it still ran, or it was being written.
+        let is_new = self.ended.is_none();
+        let record = self.ended(Outcome::failed(dormouse_runtime::Error::Cancelled.into()));
+        if is_new && self.has_run && self.keeping == Keeping::First {
+            self.keep(&record);
+        }
+        self.tell();
     }
 }

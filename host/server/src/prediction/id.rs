@@ -6,7 +6,7 @@ use crate::function::{NameError, text_type};
 
 /// Bytes of a client's own id.
 const ID_BYTES_MAX: usize = 128;
-const RULE: &str = "1 to 128 visible ASCII characters without / ? # and %";
+const RULE: &str = "1 to 128 letters, digits and - . _ ~ : @ + =";
 
 /// A prediction's name on this node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +21,7 @@ impl PredictionId {
 
     /// A client's own.
     pub(crate) fn parse(text: &str) -> Result<Self, NameError> {
-        let is_fit = |byte: u8| byte.is_ascii_graphic() && !b"/?#%".contains(&byte);
+        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@+=".contains(&byte);
         match (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_fit) {
             true => Ok(Self(text.into())),
             false => Err(NameError::new("prediction id", text, RULE)),
@@ -50,7 +50,7 @@ mod tests {
         for id in ["a", "9f-bb_c.d~e:f@", &"x".repeat(128), PredictionId::random().as_str()] {
             assert_eq!(PredictionId::parse(id).unwrap().as_str(), id);
         }
-        for id in ["", "a/b", "a b", "a?b", "a#", "a%2f", "ä", "a\n", &"x".repeat(129)] {
+        for id in ["", "a/b", "a b", "a?b", "a#", "a%2f", "a,b", "ä", "a\n", &"x".repeat(129)] {
             assert!(PredictionId::parse(id).is_err(), "{id:?}");
         }
     }

@@ -8,11 +8,11 @@ use std::{
 use rand::RngExt;
 
 use super::{
-    Cursor, Failure, Input, Live, Order, Record, Status,
+    Cursor, Errand, Failure, Input, Json, Live, Order, Record, Status,
     run::{Loaded, Outcome, Run, permit},
 };
 use crate::{
-    http::{Code, Error},
+    http::{self, Code, Error},
     queue::{Backoff, Claim, Finish, Job, Queue, Verdict},
     service::{Phase, Service},
     webhook,
@@ -47,6 +47,10 @@ pub(crate) async fn run(service: Arc<Service>, job: Job) -> After {
         }
     };
     let finish = decide(&service, &live, &order, outcome);
+    if let Finish::Done(record) = &finish {
+        // Before the end is written: after a crash in between it is done again.
+        http::ended(&service, record).await;
+    }
     settle(&service, &live, &claim, finish).await
 }
 
@@ -57,6 +61,9 @@ async fn attempt(
     record: Arc<Record>,
     deadline: Option<SystemTime>,
 ) -> Outcome {
+    if let Some(errand) = Errand::of(&record.function) {
+        return run_errand(&service, &live, errand, &record, deadline).await;
+    }
     let since = Instant::now();
     let prepare = async {
         let function = service.store.registry.find(record.function.as_str());
@@ -69,7 +76,9 @@ async fn attempt(
         let loaded = Loaded::of(&service, &revision).await?;
         let checked = loaded.check(&service, Input::stored(&record.input)).await?;
         let (permit, queued) = permit(&service, &function).await?;
-        Ok(Run { revision, loaded, filled: checked.filled, permit, queued, since })
+        let (function, filled) = (function.name.clone(), checked.filled);
+        let keep_alive = record.order.as_ref().and_then(Order::keep_alive);
+        Ok(Run { function, revision, loaded, filled, keep_alive, permit, queued, since })
     };
     let work = async {
         tokio::select! {
@@ -81,15 +90,35 @@ async fn attempt(
             () = service.stopping() => Outcome::failed(Error::draining()),
         }
     };
-    match deadline {
-        None => work.await,
-        Some(deadline) => {
-            let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
-            match tokio::time::timeout(left, work).await {
-                Ok(outcome) => outcome,
-                Err(_) => Outcome::failed(Error::new(Code::Timeout, PAST_DEADLINE)),
-            }
-        }
+    in_time(deadline, work).await
+}
+
+/// Does what the node does itself.
+async fn run_errand(
+    service: &Arc<Service>,
+    live: &Live,
+    errand: Errand,
+    record: &Record,
+    deadline: Option<SystemTime>,
+) -> Outcome {
+    live.start(SystemTime::now());
+    let work = async {
+        let done = tokio::select! {
+            done = http::run_errand(service, errand, record) => done,
+            () = live.canceled() => Err(canceled()),
+            () = service.stopping() => Err(Error::draining()),
+        };
+        Outcome { returned: done.map(|value| Json::of(&value)).map_err(Failure::from), metrics: None }
+    };
+    in_time(deadline, work).await
+}
+
+async fn in_time(deadline: Option<SystemTime>, work: impl Future<Output = Outcome>) -> Outcome {
+    let Some(deadline) = deadline else { return work.await };
+    let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+    match tokio::time::timeout(left, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::failed(Error::new(Code::Timeout, PAST_DEADLINE)),
     }
 }
 

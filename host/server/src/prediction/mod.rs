@@ -13,6 +13,7 @@
 //! ```
 
 mod dispatcher;
+mod errand;
 mod events;
 mod held;
 mod id;
@@ -23,6 +24,7 @@ mod recorder;
 mod run;
 
 pub(crate) use dispatcher::{Dispatcher, Submission, Submitted};
+pub(crate) use errand::Errand;
 pub(crate) use events::Item;
 pub(crate) use held::{Held, Prediction};
 pub(crate) use id::{PredictionId, new_id};

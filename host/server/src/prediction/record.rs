@@ -4,16 +4,17 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dormouse_engine::Tier;
+use dormouse_engine::{KeepAlive, Tier};
 use dormouse_runtime::{Event, LogLine};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, value::RawValue};
 
-use super::PredictionId;
+use super::{PredictionId, Submission};
 use crate::{
+    config,
     dispatch::ColdStart,
     function::{FunctionName, RevisionId},
     http::Code,
@@ -74,9 +75,42 @@ pub(crate) struct Order {
     pub(crate) attempts_max: u32,
     /// Whether the predictor's own failures are tried again, not only the node's.
     pub(crate) retries_failures: bool,
+    /// How long models stay awake after it, if its caller says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keep_alive_ms: Option<u64>,
     /// It ran out of attempts and waits for someone to look at it.
     #[serde(skip)]
     pub(crate) is_dead: bool,
+}
+
+impl Order {
+    /// Of a prediction that has not run yet.
+    pub(crate) fn new(
+        submission: &Submission,
+        keep_alive: Option<KeepAlive>,
+        bounds: &config::Queue,
+    ) -> Self {
+        let attempts_max = submission.attempts_max.unwrap_or(bounds.attempts);
+        let keep_alive_ms = keep_alive.map(|keep_alive| match keep_alive {
+            KeepAlive::Exactly(time) | KeepAlive::AtLeast(time) => {
+                time.as_millis().try_into().unwrap_or(u64::MAX)
+            }
+        });
+        Self {
+            priority: submission.priority,
+            deadline: submission.deadline,
+            attempt: 0,
+            attempts_max: attempts_max.clamp(1, bounds.attempts_max.max(1)),
+            retries_failures: submission.retries_failures,
+            keep_alive_ms,
+            is_dead: false,
+        }
+    }
+
+    /// How long models stay awake after it, if its caller says.
+    pub(crate) fn keep_alive(&self) -> Option<KeepAlive> {
+        self.keep_alive_ms.map(|ms| KeepAlive::Exactly(Duration::from_millis(ms)))
+    }
 }
 
 /// Why a prediction failed.
@@ -143,9 +177,27 @@ impl Record {
 
     /// From start to end, zero when it never ran.
     pub(crate) fn took(&self) -> Duration {
-        let times = self.started_at.zip(self.ended_at);
-        times.map_or(Duration::ZERO, |(start, end)| end.duration_since(start).unwrap_or_default())
+        match &self.metrics {
+            Some(metrics) => {
+                let ran = metrics.instantiate_ms + metrics.setup_ms + metrics.predict_ms;
+                Duration::try_from_secs_f64(ran / 1e3).unwrap_or_default()
+            }
+            None => {
+                self.started_at.zip(self.ended_at).map_or(Duration::ZERO, |(start, end)| between(start, end))
+            }
+        }
     }
+
+    /// From its making to its end.
+    pub(crate) fn total(&self) -> Option<Duration> {
+        self.ended_at.map(|end| between(self.created_at, end))
+    }
+}
+
+/// Time between moments in whole milliseconds, as they are kept: a record tells the same from memory and disk.
+fn between(start: SystemTime, end: SystemTime) -> Duration {
+    let millis = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    Duration::from_millis(millis(end).saturating_sub(millis(start)).try_into().unwrap_or(u64::MAX))
 }
 
 /// A prediction's output: what `predict` returned, or the list of what it emitted where that is `null`.
@@ -252,14 +304,7 @@ pub(crate) mod tests {
             returned: None,
             failure: None,
             metrics: None,
-            order: Some(Order {
-                priority: 0,
-                deadline: None,
-                attempt: 0,
-                attempts_max: 3,
-                retries_failures: false,
-                is_dead: false,
-            }),
+            order: Some(Order::new(&Submission::default(), None, &config::Queue::default())),
             webhook: None,
             memo: Value::Null,
         }

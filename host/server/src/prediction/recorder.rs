@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,13 +21,24 @@ use crate::{config, store::Predictions};
 const GROUP_MAX: usize = 256;
 /// Time that the first of a group waits for others.
 const GATHER: Duration = Duration::from_millis(100);
+/// Time between complaints about what is not kept.
+const COMPLAIN: Duration = Duration::from_secs(1);
 
 /// Where records go; cloning shares it.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     notes: mpsc::Sender<Note>,
-    bytes: Arc<AtomicUsize>,
+    held: Arc<Held>,
     bytes_max: usize,
+}
+
+/// What the recorder and its task count together.
+#[derive(Debug, Default)]
+struct Held {
+    /// Bytes that wait to be written.
+    bytes: AtomicUsize,
+    /// Records that were refused since the last complaint.
+    refused: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -42,19 +53,18 @@ impl Recorder {
     /// Starts the task that writes; it ends when the last recorder is gone.
     pub(super) fn start(store: Predictions, config: &config::Queue) -> Self {
         let (notes, inbox) = mpsc::channel(config.unwritten_max.max(1));
-        let bytes = Arc::<AtomicUsize>::default();
-        tokio::spawn(write(store, inbox, bytes.clone()));
-        Self { notes, bytes, bytes_max: config.unwritten_bytes_max }
+        let held = Arc::<Held>::default();
+        tokio::spawn(write(store, inbox, held.clone()));
+        Self { notes, held, bytes_max: config.unwritten_bytes_max }
     }
 
     /// Keeps a record, unless there is too much to write already.
     pub(super) fn keep(&self, live: Arc<Live>, record: Arc<Record>) {
         let bytes = bytes(&record);
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let id = record.id.clone();
+        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > self.bytes_max || self.notes.try_send(Note::Keep(live, record)).is_err() {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            tracing::warn!(%id, "a prediction is not kept: the disk is too slow for so many");
+            self.held.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.held.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -67,7 +77,8 @@ impl Recorder {
     }
 }
 
-async fn write(store: Predictions, mut inbox: mpsc::Receiver<Note>, bytes_held: Arc<AtomicUsize>) {
+async fn write(store: Predictions, mut inbox: mpsc::Receiver<Note>, held: Arc<Held>) {
+    let mut may_complain = Instant::now();
     while let Some(first) = inbox.recv().await {
         let deadline = Instant::now() + GATHER;
         let (mut kept, mut flushed) = (Vec::new(), Vec::new());
@@ -88,8 +99,21 @@ async fn write(store: Predictions, mut inbox: mpsc::Receiver<Note>, bytes_held: 
         {
             tracing::warn!(%error, lost = kept.len(), "can't keep predictions");
         }
-        bytes_held.fetch_sub(bytes, Ordering::Relaxed);
+        held.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if may_complain <= Instant::now() {
+            may_complain = Instant::now() + COMPLAIN;
+            held.complain();
+        }
         flushed.into_iter().for_each(|written| _ = written.send(()));
+    }
+}
+
+impl Held {
+    fn complain(&self) {
+        let count = self.refused.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            tracing::warn!(count, "predictions are not kept: the disk is too slow for so many");
+        }
     }
 }
 
@@ -100,6 +124,7 @@ fn bytes(record: &Record) -> usize {
         Event::Output(element) => element.len(),
         Event::Log(line) => line.message.len(),
         Event::Progress { note, .. } => note.len(),
+        Event::Wake(wake) => wake.model.len(),
     };
     let events: usize = record.events.iter().map(|event| text(event) + EVENT_BYTES).sum();
     let returned = record.returned.as_ref().map_or(0, |json| json.as_str().len());

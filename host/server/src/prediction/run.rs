@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use dormouse_engine::{Caller, KeepAlive};
 use dormouse_runtime::{Event, Invocation, Level, LogLine, LogSource};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{Failure, Json, Live, Metrics, PredictionId, Record, Status, millis};
 use crate::{
     dispatch::{Bounds, ColdStart, Permit, Ready},
-    function::{Function, Revision},
+    function::{Function, FunctionName, Revision},
     http::{Code, Error},
     metrics::Ran,
     service::Service,
@@ -35,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) webhook: Option<Box<Webhook>>,
     /// What the dialect wants back with the record.
     pub(crate) memo: Value,
+    /// How long models stay awake after it; the function's own time where it isn't said.
+    pub(crate) keep_alive: Option<KeepAlive>,
     /// When the request came in.
     pub(crate) arrived: Instant,
 }
@@ -71,9 +74,11 @@ pub(super) struct Loaded {
 
 /// A run that has its place.
 pub(super) struct Run {
+    pub(super) function: FunctionName,
     pub(super) revision: Arc<Revision>,
     pub(super) loaded: Loaded,
     pub(super) filled: String,
+    pub(super) keep_alive: Option<KeepAlive>,
     pub(super) permit: Permit,
     /// Time that it waited for the place.
     pub(super) queued: Duration,
@@ -89,7 +94,7 @@ pub(super) struct Outcome {
 
 impl Loaded {
     pub(super) async fn of(service: &Service, revision: &Revision) -> Result<Self, Error> {
-        let (ready, cold, cold_start) = service.components.get(&revision.predictor).await?;
+        let (ready, cold, cold_start) = service.components.get(revision).await?;
         Ok(Self { ready, cold, cold_start })
     }
 
@@ -139,13 +144,19 @@ pub(super) async fn permit(service: &Service, function: &Function) -> Result<(Pe
 impl Run {
     /// Runs to the end, or until someone cancels it or the node stops. What it tells goes to `live`.
     pub(super) async fn execute(self, service: &Service, live: &Live) -> Outcome {
-        let Self { revision, loaded, filled, permit: _permit, queued, since, .. } = self;
+        let Self { function, revision, loaded, filled, keep_alive, permit: _permit, queued, since } = self;
         let effective = &revision.effective;
         let invocation = Invocation {
             input: filled,
             limits: effective.limits.clone(),
+            caller: Caller {
+                name: function.as_str().into(),
+                priority: effective.priority,
+                guess_tokens: effective.guess_tokens,
+            },
             models: effective.models.clone(),
             env: effective.env.clone(),
+            keep_alive: keep_alive.or(effective.keep_alive),
         };
         live.start(SystemTime::now());
         let (ended, run) = {

@@ -27,7 +27,7 @@ pub use progress::Progress;
 pub use source::Source;
 pub(crate) use source::is_loopback;
 
-use crate::args::Hub;
+use crate::config::Hub;
 use http::Download;
 use stage::{CHUNK_BYTES, Origin, Stage};
 
@@ -150,7 +150,7 @@ impl Puller<'_> {
             }
             Source::Hub { repository, file, revision } => {
                 let url = self.hub_url(repository, file, revision)?;
-                let bearer = self.hub.token.as_deref();
+                let bearer = self.hub.token.as_ref().map(|token| token.0.as_str());
                 let denied_hint = match bearer {
                     Some(_) => "the token gives no access to it",
                     None => "set HF_TOKEN to a token that may read it",

@@ -1,7 +1,7 @@
-//! How a pull shows that it goes on: a bar on a terminal, lines elsewhere, or nothing.
+//! How a pull shows that it goes on: a bar on a terminal, lines elsewhere, to whoever asked, or nothing.
 
 use std::cell::Cell;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
@@ -16,7 +16,21 @@ pub struct Progress(Kind);
 enum Kind {
     Bar(ProgressBar),
     Lines(Lines),
+    Told(Told),
     Silent,
+}
+
+/// Bytes that are there, told in steps.
+struct Told {
+    steps: u64,
+    tell: Box<dyn Fn(u64, Option<u64>)>,
+    lines: Lines,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told").field("lines", &self.lines).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +53,12 @@ impl Progress {
         Self(Kind::Lines(Lines::default()))
     }
 
+    /// Calls `tell` with the bytes that are there, and those of the whole if that is known, at each step
+    /// of a transfer.
+    pub fn told(steps: u64, tell: impl Fn(u64, Option<u64>) + 'static) -> Self {
+        Self(Kind::Told(Told { steps, tell: Box::new(tell), lines: Lines::default() }))
+    }
+
     /// Nothing.
     pub fn silent() -> Self {
         Self(Kind::Silent)
@@ -55,10 +75,12 @@ impl Progress {
                 bar.set_position(done_bytes);
                 bar.reset_eta();
             }
+            Kind::Told(told) => {
+                told.lines.start(told.steps, done_bytes, total_bytes);
+                (told.tell)(done_bytes, total_bytes);
+            }
             Kind::Lines(lines) => {
-                lines.total_bytes.set(total_bytes);
-                lines.done_bytes.set(done_bytes);
-                lines.lines.set(lines.due());
+                lines.start(LINES, done_bytes, total_bytes);
                 match total_bytes {
                     Some(total) => eprintln!("{what}: {}", DecimalBytes(total)),
                     None => eprintln!("{what}: size unknown"),
@@ -72,7 +94,17 @@ impl Progress {
     pub(super) fn advance(&self, bytes: u64) {
         match &self.0 {
             Kind::Bar(bar) => bar.inc(bytes),
-            Kind::Lines(lines) => lines.advance(bytes),
+            Kind::Lines(lines) => {
+                if let Some(due) = lines.advance(LINES, bytes) {
+                    let total = DecimalBytes(lines.total_bytes.get().unwrap_or(0));
+                    eprintln!("  {:>3} % of {total}", due * 100 / LINES);
+                }
+            }
+            Kind::Told(told) => {
+                if told.lines.advance(told.steps, bytes).is_some() {
+                    (told.tell)(told.lines.done_bytes.get(), told.lines.total_bytes.get());
+                }
+            }
             Kind::Silent => {}
         }
     }
@@ -82,6 +114,7 @@ impl Progress {
         match &self.0 {
             Kind::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
             Kind::Lines(_) => eprintln!("{text}"),
+            Kind::Told(_) => tracing::info!("{text}"),
             Kind::Silent => {}
         }
     }
@@ -95,22 +128,23 @@ impl Progress {
 }
 
 impl Lines {
-    fn due(&self) -> u64 {
+    fn start(&self, steps: u64, done_bytes: u64, total_bytes: Option<u64>) {
+        self.total_bytes.set(total_bytes);
+        self.done_bytes.set(done_bytes);
+        self.lines.set(self.due(steps));
+    }
+
+    fn due(&self, steps: u64) -> u64 {
         match self.total_bytes.get() {
-            Some(total) if total > 0 => self.done_bytes.get().saturating_mul(LINES) / total,
+            Some(total) if total > 0 => self.done_bytes.get().saturating_mul(steps) / total,
             _ => 0,
         }
     }
 
-    fn advance(&self, bytes: u64) {
+    /// The step that these bytes complete, if they do.
+    fn advance(&self, steps: u64, bytes: u64) -> Option<u64> {
         self.done_bytes.set(self.done_bytes.get() + bytes);
-        let due = self.due();
-        if due > self.lines.replace(due) {
-            eprintln!(
-                "  {:>3} % of {}",
-                due * 100 / LINES,
-                DecimalBytes(self.total_bytes.get().unwrap_or(0))
-            );
-        }
+        let due = self.due(steps);
+        (due > self.lines.replace(due)).then_some(due)
     }
 }

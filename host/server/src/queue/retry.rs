@@ -78,11 +78,13 @@ impl Code {
             | Self::Timeout => Fault::Predictor,
             Self::InvalidRequest
             | Self::Unauthorized
+            | Self::Forbidden
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::NotAcceptable
             | Self::RequestTimeout
             | Self::Conflict
+            | Self::PreconditionFailed
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::InvalidInput
@@ -96,13 +98,15 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config, prediction::Submission};
 
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) };
 
     #[track_caller]
     fn check(code: Code, attempt: u32, attempts_max: u32, retries_failures: bool, expected: Verdict) {
+        let submission = Submission { retries_failures, ..Submission::default() };
         let order =
-            Order { priority: 0, deadline: None, attempt, attempts_max, retries_failures, is_dead: false };
+            Order { attempt, attempts_max, ..Order::new(&submission, None, &config::Queue::default()) };
         let failure = Failure { code, message: String::new() };
         assert_eq!(BACKOFF.decide(&order, &failure, 0.5), expected);
     }

@@ -16,8 +16,8 @@ use super::{Bounds, Full, Lanes, Queue};
 use crate::{
     config,
     function::FunctionName,
-    http::Code,
-    prediction::{After, Failure, PAST_DEADLINE, run_job},
+    http::{self, Code},
+    prediction::{After, Errand, Failure, PAST_DEADLINE, run_job},
     service::{Phase, Service},
 };
 
@@ -159,6 +159,9 @@ impl Jobs {
 async fn claim(service: &Arc<Service>, jobs: &mut Jobs) {
     let (worker, lease) = (&service.predictions.worker, service.config.queue.lease);
     let limit = |name: &FunctionName| {
+        if let Some(errand) = Errand::of(name) {
+            return errand.running_max(&service.config);
+        }
         let function = service.store.registry.find(name.as_str());
         // Those of a function that is gone are claimed to be told so.
         function.map_or(1, |function| function.live().effective.concurrency)
@@ -215,6 +218,7 @@ impl Upkeep {
         let now = SystemTime::now();
         let recovered = store.recover(now, lost(), late()).await?;
         for record in &recovered.ended {
+            http::ended(service, record).await;
             service.predictions.tell(record);
             service.ended(record);
         }

@@ -49,6 +49,16 @@ impl Blobs {
         fs::read(self.path(digest))
     }
 
+    /// Whether the blob is there.
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        self.path(digest).exists()
+    }
+
+    /// Length of a blob.
+    pub(crate) fn bytes(&self, digest: &Digest) -> io::Result<u64> {
+        Ok(fs::metadata(self.path(digest))?.len())
+    }
+
     /// Removes a blob unless it is pinned. Call it where nothing can come to refer to the blob without
     /// a pin meanwhile: on the store's thread, after the commit that dropped the last reference.
     pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {

@@ -7,7 +7,8 @@ use rusqlite::TransactionBehavior;
 
 use super::{ChangeError, Pin, Store, Writer, rows};
 use crate::function::{
-    Alias, Digest, Function, FunctionName, Predictor, Reference, RevisionId, Settings, Unresolved,
+    Alias, Digest, Function, FunctionName, Predictor, Reference, Revision, RevisionId, Settings, Start,
+    Unresolved,
 };
 
 /// What a deploy came to.
@@ -22,21 +23,26 @@ pub(crate) struct Deployed {
 
 impl Store {
     /// Makes a component with settings the function's newest and live revision, unless it is live
-    /// already. `pin` is of the component's blob, which must be kept.
+    /// already. `pins` are of the component's blob and its image's, which must be kept.
     pub(crate) async fn deploy(
         &self,
         function: FunctionName,
         predictor: Arc<Predictor>,
         settings: Settings,
+        start: Arc<Start>,
         at: SystemTime,
-        pin: Pin,
+        pins: Vec<Pin>,
     ) -> Result<Deployed, ChangeError> {
         self.change(move |writer| {
             // Held to the end, even when whoever asked has left.
-            let _pin = pin;
+            let _pins = pins;
             let known = writer.registry.find(function.as_str());
             let id = RevisionId::of(&predictor.digest, &settings);
-            if let Some(function) = known.as_ref().filter(|known| known.live().id == id) {
+            let is_live = |live: &Revision| {
+                // One whose setup couldn't be tried then may have an image now.
+                live.id == id && (live.start == start || live.start.was_tried(&live.effective))
+            };
+            if let Some(function) = known.as_ref().filter(|known| is_live(known.live())) {
                 return Ok(Deployed { function: function.clone(), is_new: false, freed: Vec::new() });
             }
             let functions_max = writer.bounds.functions_max;
@@ -46,7 +52,7 @@ impl Store {
                 )));
             }
             let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            rows::insert(&transaction, &function, &predictor, &settings, at)?;
+            rows::insert(&transaction, &function, &predictor, &settings, &start, at)?;
             rows::point(&transaction, &function, &Alias::live(), &id)?;
             let freed = rows::prune(&transaction, &function, writer.bounds.revisions_max)?;
             transaction.commit()?;

@@ -11,12 +11,27 @@ use super::{ChangeError, Store};
 pub(crate) enum Kind {
     /// What the node made for itself, such as its webhooks' secret.
     Node,
+    /// Tokens by the digest of their secret.
+    Token,
+    /// Deployments of Replicate's clients, by name.
+    Deployment,
+    /// What is kept of files beside their bytes, by id.
+    File,
+    /// Batches of OpenAI's clients, by id.
+    Batch,
+    /// What Lambda's clients keep of a function, by its name.
+    Lambda,
 }
 
 impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
+            Self::Token => "token",
+            Self::Deployment => "deployment",
+            Self::File => "file",
+            Self::Batch => "batch",
+            Self::Lambda => "lambda",
         }
     }
 }
@@ -25,6 +40,8 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     Absent,
+    /// It is this version.
+    Version(i64),
 }
 
 /// A document and which of its versions it is.
@@ -51,6 +68,15 @@ pub(crate) trait Documents: Send + Sync {
         value: &T,
         expect: Expect,
     ) -> impl Future<Output = Result<Option<i64>, ChangeError>> + Send;
+
+    /// Removes a document. False when there is none.
+    fn delete(&self, kind: Kind, key: &str) -> impl Future<Output = Result<bool, ChangeError>> + Send;
+
+    /// All documents of a kind, by key.
+    fn list<T: DeserializeOwned + Send + 'static>(
+        &self,
+        kind: Kind,
+    ) -> impl Future<Output = Result<Vec<(String, T)>, ChangeError>> + Send;
 }
 
 impl Documents for Store {
@@ -73,15 +99,47 @@ impl Documents for Store {
     ) -> Result<Option<i64>, ChangeError> {
         let (key, text) = (key.to_owned(), serde_json::to_string(value).expect("a document is JSON"));
         self.write(move |connection| {
-            let sql = match expect {
-                Expect::Absent => {
-                    "INSERT INTO documents VALUES (?, ?, ?, 1) ON CONFLICT DO NOTHING RETURNING version"
-                }
+            let (sql, version) = match expect {
+                Expect::Absent => (
+                    "INSERT INTO documents SELECT ?1, ?2, ?3, 1 WHERE ?4 = 0
+                     ON CONFLICT DO NOTHING RETURNING version",
+                    0,
+                ),
+                Expect::Version(version) => (
+                    "UPDATE documents SET value = ?3, version = version + 1
+                     WHERE kind = ?1 AND key = ?2 AND version = ?4 RETURNING version",
+                    version,
+                ),
             };
             let mut statement = connection.prepare_cached(sql)?;
-            statement.query_row(params![kind.as_str(), key, text], |row| row.get(0)).optional()
+            let params = params![kind.as_str(), key, text, version];
+            statement.query_row(params, |row| row.get(0)).optional()
         })
         .await
+    }
+
+    async fn delete(&self, kind: Kind, key: &str) -> Result<bool, ChangeError> {
+        let key = key.to_owned();
+        let delete = move |connection: &Connection| {
+            let mut statement =
+                connection.prepare_cached("DELETE FROM documents WHERE kind = ? AND key = ?")?;
+            Ok(statement.execute(params![kind.as_str(), key])? > 0)
+        };
+        self.write(delete).await
+    }
+
+    async fn list<T: DeserializeOwned + Send + 'static>(
+        &self,
+        kind: Kind,
+    ) -> Result<Vec<(String, T)>, ChangeError> {
+        let list = move |connection: &Connection| {
+            let sql = "SELECT key, value FROM documents WHERE kind = ? ORDER BY key";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([kind.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<Result<Vec<(String, String)>, _>>()
+        };
+        let rows = self.read(list).await?;
+        rows.into_iter().map(|(key, text)| Ok((key, parse(&text)?))).collect()
     }
 }
 

@@ -108,6 +108,12 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (kind, key)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    -- What came of `setup` at deploy: the blob of a component that begins where it ended, or why there is none.
+    ALTER TABLE revisions ADD COLUMN image TEXT;
+    ALTER TABLE revisions ADD COLUMN no_image TEXT;
+    CREATE INDEX revisions_by_image ON revisions (image) WHERE image IS NOT NULL;
+",
 ];
 
 /// Brings a database to the newest version, all or nothing.

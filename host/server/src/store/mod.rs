@@ -9,6 +9,7 @@
 mod blobs;
 mod changes;
 mod documents;
+mod files;
 mod migrations;
 mod predictions;
 mod reads;
@@ -37,7 +38,8 @@ use reads::Readers;
 use writes::Write;
 
 pub(crate) use blobs::{Blobs, Pin};
-pub(crate) use documents::{Documents, Expect, Kind};
+pub(crate) use documents::{Documents, Expect, Kind, Versioned};
+pub(crate) use files::{Files, add_line};
 pub(crate) use predictions::{Filter, Page, Predictions};
 pub(crate) use registry::Registry;
 
@@ -56,6 +58,7 @@ pub(crate) struct Store {
     jobs: mpsc::Sender<Job>,
     readers: Readers,
     pub(crate) blobs: Blobs,
+    pub(crate) files: Files,
     pub(crate) registry: Arc<Registry>,
 }
 
@@ -110,11 +113,15 @@ impl Store {
         let contents = rows::load(&connection)?;
         let blobs_dir = dir.join("blobs");
         let blobs = Blobs::open(&blobs_dir).map_err(data(&blobs_dir))?;
-        let keep: HashSet<_> = contents.manifests.keys().cloned().collect();
+        let images = contents.functions.iter().flat_map(|function| &function.revisions);
+        let images = images.filter_map(|revision| revision.start.image());
+        let keep: HashSet<_> = contents.manifests.keys().chain(images).cloned().collect();
         let swept = blobs.sweep(&keep).map_err(data(&blobs_dir))?;
         if swept > 0 {
             tracing::info!(swept, "removed blobs of deploys that were never acknowledged");
         }
+        let files_dir = dir.join("files");
+        let files = Files::open(&files_dir).map_err(data(&files_dir))?;
         let (jobs, inbox) = mpsc::channel(config.deploy.writes_max.max(1));
         let bounds = config.deploy.clone();
         let registry = Arc::new(Registry::new(config.clone(), contents));
@@ -125,7 +132,7 @@ impl Store {
             .spawn(move || writer.run(inbox))
             .map_err(|source| Error::Data { path: dir.to_owned(), source })?;
         let readers = Readers::new(&path, config.queue.readers_max);
-        Ok(Self { jobs, readers, blobs, registry })
+        Ok(Self { jobs, readers, blobs, files, registry })
     }
 
     /// Waits for the changes under way and closes the database; later changes are refused.
@@ -194,7 +201,7 @@ mod tests {
     use std::{io::Write, time::UNIX_EPOCH};
 
     use super::{changes::Deployed, *};
-    use crate::function::{Function, Manifest, Predictor, Reference, Settings, minimal_manifest};
+    use crate::function::{Function, Manifest, Predictor, Reference, Settings, Start, minimal_manifest};
 
     fn name(text: &str) -> FunctionName {
         FunctionName::parse(text).unwrap()
@@ -221,7 +228,8 @@ mod tests {
         pin.keep(upload).unwrap();
         let manifest = Manifest::read(minimal_manifest(), &Deploy::default()).unwrap();
         let predictor = Arc::new(Predictor { digest, manifest });
-        store.deploy(name(function), predictor, Settings::default(), UNIX_EPOCH, pin).await
+        let start = Arc::new(Start::default());
+        store.deploy(name(function), predictor, Settings::default(), start, UNIX_EPOCH, vec![pin]).await
     }
 
     async fn deploy(store: &Store, function: &str, component: &[u8]) -> Arc<Function> {
@@ -293,6 +301,37 @@ mod tests {
         let [one, two, three, four] = [&b"one"[..], b"two", b"three", b"four"].map(Digest::of);
         assert_eq!(components(&function), [four, three, one.clone()]);
         assert!(store.blobs.read(&one).is_ok() && store.blobs.read(&two).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_image_lasts_as_long_as_a_revision_that_begins_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).unwrap();
+        let deploy = async |store: &Store, function: &str, component: &[u8]| {
+            let [digest, image] = [component, b"image"].map(Digest::of);
+            let pins = vec![store.blobs.pin(&digest), store.blobs.pin(&image)];
+            for (pin, bytes) in pins.iter().zip([component, b"image"]) {
+                let mut upload = store.blobs.upload().unwrap();
+                upload.write_all(bytes).unwrap();
+                pin.keep(upload).unwrap();
+            }
+            let manifest = Manifest::read(minimal_manifest(), &Deploy::default()).unwrap();
+            let predictor = Arc::new(Predictor { digest, manifest });
+            let start = Arc::new(Start::Image(image));
+            let settings = Settings::default();
+            store.deploy(name(function), predictor, settings, start, UNIX_EPOCH, pins).await.unwrap().function
+        };
+        let f = deploy(&store, "f", b"one").await;
+        deploy(&store, "g", b"two").await;
+        assert!(store.registry.start(&Start::key(&Digest::of(b"one"), &f.live().effective)).is_some());
+        store.close().await;
+        let store = open(dir.path()).unwrap();
+        assert_eq!(store.registry.find("f").unwrap().live().start, f.live().start);
+        store.remove_function(name("f")).await.unwrap();
+        assert!(store.blobs.read(&Digest::of(b"image")).is_ok(), "the other one has it too");
+        let freed = store.remove_function(name("g")).await.unwrap();
+        assert_eq!(freed, [Digest::of(b"two"), Digest::of(b"image")]);
+        assert!(store.blobs.read(&Digest::of(b"image")).is_err());
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::rows::{Contents, FunctionRow, RevisionRow};
 use crate::{
     Config,
-    function::{Alias, Digest, Function, FunctionName, Manifest, Predictor, Revision, RevisionId},
+    function::{Alias, Digest, Function, FunctionName, Manifest, Predictor, Revision, RevisionId, Start},
 };
 
 /// The functions of a node. Read by every request, changed only by the store's thread.
@@ -20,13 +20,20 @@ pub(crate) struct Registry {
     functions: RwLock<HashMap<FunctionName, Arc<Function>>>,
     /// Functions with the same component share what is known of it.
     predictors: RwLock<HashMap<Digest, Weak<Predictor>>>,
+    /// What came of `setup`, by [`Start::key`].
+    starts: RwLock<HashMap<Digest, Weak<Start>>>,
 }
 
 impl Registry {
     /// The functions that a database holds. A component whose manifest this version can't read is left
     /// out, with the revisions that name it; they stay on disk.
     pub(super) fn new(config: Arc<Config>, contents: Contents) -> Self {
-        let registry = Self { config, functions: RwLock::default(), predictors: RwLock::default() };
+        let registry = Self {
+            config,
+            functions: RwLock::default(),
+            predictors: RwLock::default(),
+            starts: RwLock::default(),
+        };
         let predictors: HashMap<_, _> = contents
             .manifests
             .into_iter()
@@ -69,6 +76,11 @@ impl Registry {
         self.predictors.read().expect("no panic holds this lock").get(digest)?.upgrade()
     }
 
+    /// How a revision begins whose `setup` sees the same.
+    pub(crate) fn start(&self, key: &Digest) -> Option<Arc<Start>> {
+        self.starts.read().expect("no panic holds this lock").get(key)?.upgrade()
+    }
+
     /// Shows a function as it is on disk; `predictor` is what is known of a component that is new.
     /// `None` when its live revision can't be served.
     pub(super) fn publish(
@@ -93,11 +105,14 @@ impl Registry {
     }
 
     fn function(&self, row: FunctionRow, before: Option<&Function>) -> Option<Function> {
-        let known = |id: &RevisionId| before.and_then(|before| before.revision(id)).cloned();
+        let known = |row: &RevisionRow| {
+            let known = before.and_then(|before| before.revision(&row.id)).cloned();
+            known.filter(|known| *known.start == row.start)
+        };
         let revisions: Vec<_> = row
             .revisions
             .into_iter()
-            .filter_map(|row| match known(&row.id) {
+            .filter_map(|row| match known(&row) {
                 Some(revision) => Some(revision),
                 None => self.revision(row).map(Arc::new),
             })
@@ -116,12 +131,30 @@ impl Registry {
 
     fn revision(&self, row: RevisionRow) -> Option<Revision> {
         let predictor = self.predictor(&row.component)?;
+        let effective = row.settings.resolve(&predictor.manifest, &self.config);
         Some(Revision {
-            effective: row.settings.resolve(&predictor.manifest, &self.config),
+            start: self.shared(Start::key(&predictor.digest, &effective), row.start),
+            effective,
             id: row.id,
             predictor,
             created_at: row.created_at,
         })
+    }
+}
+
+impl Registry {
+    /// One copy of what revisions share.
+    fn shared(&self, key: Digest, start: Start) -> Arc<Start> {
+        let mut starts = self.starts.write().expect("no panic holds this lock");
+        if let Some(known) = starts.get(&key).and_then(Weak::upgrade).filter(|known| **known == start) {
+            return known;
+        }
+        if starts.len().is_power_of_two() {
+            starts.retain(|_, known| known.strong_count() > 0);
+        }
+        let start = Arc::new(start);
+        starts.insert(key, Arc::downgrade(&start));
+        start
     }
 }
 

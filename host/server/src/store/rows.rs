@@ -10,7 +10,7 @@ use rusqlite::{
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
 
-use crate::function::{Alias, Digest, FunctionName, NameError, Predictor, RevisionId, Settings};
+use crate::function::{Alias, Digest, FunctionName, NameError, Predictor, RevisionId, Settings, Start};
 
 /// A function as the database has it.
 #[derive(Debug, Clone)]
@@ -30,6 +30,7 @@ pub(super) struct RevisionRow {
     pub(super) id: RevisionId,
     pub(super) component: Digest,
     pub(super) settings: Settings,
+    pub(super) start: Start,
     pub(super) created_at: SystemTime,
 }
 
@@ -57,6 +58,7 @@ pub(super) fn insert(
     function: &FunctionName,
     predictor: &Predictor,
     settings: &Settings,
+    start: &Start,
     at: SystemTime,
 ) -> rusqlite::Result<RevisionId> {
     let id = RevisionId::of(&predictor.digest, settings);
@@ -71,8 +73,10 @@ pub(super) fn insert(
         .prepare_cached(
             "INSERT INTO revisions
              VALUES (:function, :id, :component, :settings, :at,
-                 (SELECT coalesce(max(deployed), 0) + 1 FROM revisions WHERE function = :function))
-             ON CONFLICT DO UPDATE SET deployed = excluded.deployed",
+                 (SELECT coalesce(max(deployed), 0) + 1 FROM revisions WHERE function = :function),
+                 :image, :no_image)
+             ON CONFLICT DO UPDATE
+             SET deployed = excluded.deployed, image = excluded.image, no_image = excluded.no_image",
         )?
         .execute(named_params! {
             ":function": function,
@@ -80,6 +84,8 @@ pub(super) fn insert(
             ":component": predictor.digest,
             ":settings": settings,
             ":at": at,
+            ":image": start.image(),
+            ":no_image": start.reason(),
         })?;
     Ok(id)
 }
@@ -102,13 +108,13 @@ pub(super) fn point(
 }
 
 /// Removes the oldest revisions beyond `max` that no alias names or named just before; answers the
-/// components that nothing uses any more.
+/// components and images that nothing uses any more.
 pub(super) fn prune(
     connection: &Connection,
     function: &FunctionName,
     max: usize,
 ) -> rusqlite::Result<Vec<Digest>> {
-    let components = column(
+    let used = pairs(
         connection,
         "DELETE FROM revisions
          WHERE function = ?1
@@ -116,10 +122,10 @@ pub(super) fn prune(
                         ORDER BY deployed DESC LIMIT -1 OFFSET ?2)
              AND NOT EXISTS (SELECT 1 FROM aliases
                              WHERE aliases.function = ?1 AND id IN (aliases.revision, aliases.previous))
-         RETURNING component",
+         RETURNING component, image",
         params![function, max as i64],
     )?;
-    free(connection, components)
+    free(connection, used)
 }
 
 /// Removes an alias, if it is there.
@@ -133,19 +139,26 @@ pub(super) fn remove_alias(
     Ok(())
 }
 
-/// Removes a function with all that is its own; answers the components that nothing uses any more.
+/// Removes a function with all that is its own; answers the components and
+/// images that nothing uses any more.
 pub(super) fn remove_function(
     connection: &Connection,
     function: &FunctionName,
 ) -> rusqlite::Result<Vec<Digest>> {
-    let components =
-        column(connection, "SELECT DISTINCT component FROM revisions WHERE function = ?", params![function])?;
+    let sql = "SELECT DISTINCT component, image FROM revisions WHERE function = ?";
+    let used = pairs(connection, sql, params![function])?;
     connection.prepare_cached("DELETE FROM functions WHERE name = ?")?.execute(params![function])?;
-    free(connection, components)
+    free(connection, used)
 }
 
-/// Removes those of the components that no revision uses; answers them.
-fn free(connection: &Connection, components: Vec<Digest>) -> rusqlite::Result<Vec<Digest>> {
+/// Those of the components and images that no revision uses, which are removed.
+fn free(connection: &Connection, used: Vec<(Digest, Option<Digest>)>) -> rusqlite::Result<Vec<Digest>> {
+    let (mut components, images): (Vec<_>, Vec<_>) = used.into_iter().unzip();
+    let mut images: Vec<_> = images.into_iter().flatten().collect();
+    [&mut components, &mut images].into_iter().for_each(|digests| {
+        digests.sort_unstable();
+        digests.dedup();
+    });
     let mut statement = connection.prepare_cached(
         "DELETE FROM components
          WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM revisions WHERE component = ?1)",
@@ -153,6 +166,13 @@ fn free(connection: &Connection, components: Vec<Digest>) -> rusqlite::Result<Ve
     let mut freed = Vec::new();
     for digest in components {
         if statement.execute(params![digest])? > 0 {
+            freed.push(digest);
+        }
+    }
+    let mut statement =
+        connection.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM revisions WHERE image = ?1)")?;
+    for digest in images {
+        if statement.query_row(params![digest], |row| row.get(0))? {
             freed.push(digest);
         }
     }
@@ -165,7 +185,7 @@ pub(super) fn find(connection: &Connection, name: &FunctionName) -> rusqlite::Re
         .prepare_cached("SELECT created_ms FROM functions WHERE name = ?")?
         .query_row(params![name], |row| row.get(0))?;
     let mut revisions = connection.prepare_cached(
-        "SELECT id, component, settings, created_ms FROM revisions
+        "SELECT id, component, settings, created_ms, image, no_image FROM revisions
          WHERE function = ? ORDER BY deployed DESC",
     )?;
     let mut aliases = connection.prepare_cached("SELECT name, revision FROM aliases WHERE function = ?")?;
@@ -189,12 +209,27 @@ pub(super) fn find(connection: &Connection, name: &FunctionName) -> rusqlite::Re
 
 fn revision(row: &Row<'_>) -> rusqlite::Result<RevisionRow> {
     let created_at: Millis = row.get(3)?;
+    let start = match (row.get(4)?, row.get(5)?) {
+        (Some(image), _) => Start::Image(image),
+        (None, Some(reason)) => Start::Setup(reason),
+        (None, None) => Start::default(),
+    };
     Ok(RevisionRow {
+        start,
         id: row.get(0)?,
         component: row.get(1)?,
         settings: row.get(2)?,
         created_at: created_at.0,
     })
+}
+
+fn pairs<A: FromSql, B: FromSql>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<(A, B)>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 fn column<T: FromSql>(
@@ -250,4 +285,16 @@ macro_rules! text_column {
         }
     )*};
 }
-text_column!(FunctionName, Alias, Digest, RevisionId);
+text_column!(Alias, Digest, RevisionId);
+
+impl ToSql for FunctionName {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}
+
+impl FromSql for FunctionName {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::lane(value.as_str()?).map_err(FromSqlError::other)
+    }
+}

@@ -32,6 +32,9 @@ pub(crate) fn pause(attempts: u32, first: Duration, max: Duration) -> Duration {
 /// Delivers what is owed until the service drains.
 pub(crate) async fn collect(service: Arc<Service>) {
     let webhooks: &Webhooks = &service.predictions.webhooks;
+    if let Err(error) = webhooks.store().take_over_debts(SystemTime::now()).await {
+        tracing::error!(%error, "can't take over webhooks that are owed; they come after their grace");
+    }
     while service.phase() == Phase::Serving {
         match webhooks.store().debts(SystemTime::now(), BATCH).await {
             Ok(debts) if !debts.is_empty() => {

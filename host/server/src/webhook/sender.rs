@@ -247,7 +247,7 @@ fn kind(event: &Told) -> Option<Event> {
     match event {
         Told::Output(_) => Some(Event::Output),
         Told::Log(_) => Some(Event::Logs),
-        Told::Progress { .. } => None,
+        Told::Progress { .. } | Told::Wake(_) => None,
     }
 }
 

@@ -117,6 +117,10 @@ fn every_answer_names_its_request() {
     let id = [("x-request-id", "mine-1")];
     assert_eq!(node.client().send("GET", "/nowhere", &id, b"").header("x-request-id"), Some("mine-1"));
     assert_eq!(node.get("/healthz").header("x-request-id").unwrap().len(), 26);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let traced = |trace| node.client().send("GET", "/healthz", &[("traceparent", trace)], b"");
+    assert_eq!(traced(trace).header("traceparent"), Some(trace));
+    assert_eq!(traced("odd").header("traceparent"), None);
 }
 
 #[test]
@@ -125,5 +129,26 @@ fn a_node_says_what_it_is_and_how_it_does() {
     assert_eq!(node.get("/").json()["name"], "dormouse");
     let health = node.get("/healthz").json();
     assert_eq!((&health["status"], &health["functions"]), (&json!("ok"), &json!(0)));
-    assert_eq!(node.get("/v1/models").json(), json!({"object": "list", "data": [], "models": []}));
+    assert_eq!(node.get("/readyz").json()["status"], "ready");
+    let models =
+        json!({"object": "list", "data": [], "models": [], "results": [], "next": null, "previous": null});
+    assert_eq!(node.get("/v1/models").json(), models);
+}
+
+#[test]
+fn idle_and_slow_connections_keep_nobody_out() {
+    let node = Node::start();
+    node.deploy("echo", &guest::any_input(ECHO), "");
+    let idle: Vec<_> = (0..200).map(|_| node.client().connect()).collect();
+    let slow: Vec<_> = (0..100)
+        .map(|index| {
+            let mut stream = node.client().connect();
+            let head = "POST /fn/echo HTTP/1.1\r\nhost: x\r\n";
+            let end = if index % 2 == 0 { "x-slow: " } else { "content-length: 9\r\n\r\n{" };
+            stream.write_all(format!("{head}{end}").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(node.invoke("echo", &json!({})).status, 200);
+    drop((idle, slow));
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use dormouse::args::Hub;
+use dormouse::config::{Hub, Token};
 use dormouse::pull::{Error, Limits, Progress, Pulled, Puller, Request};
 use dormouse_engine::catalog::{Catalog, Digest};
 use tempfile::TempDir;
@@ -32,7 +32,7 @@ impl Setting {
     }
 
     fn with_hub(server: &Server, token: &str) -> Self {
-        let hub = Hub { endpoint: Url::parse(&server.url).unwrap(), token: Some(token.to_owned()) };
+        let hub = Hub { endpoint: Url::parse(&server.url).unwrap(), token: Some(Token(token.to_owned())) };
         Self { hub, ..Self::new() }
     }
 

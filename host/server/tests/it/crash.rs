@@ -68,7 +68,7 @@ fn every_acknowledged_deploy_outlives_kill_9() {
             assert_eq!(found.get(&**name), Some(&&**revision), "{name} in round {round}");
         }
         let blobs = std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
-        assert_eq!(blobs, 1, "what was under way is swept");
+        assert_eq!(blobs, 2, "what was under way is swept; the component and its image stay");
         let name = found.keys().next().unwrap();
         assert_eq!(node.invoke(name, &serde_json::json!({})).status, 200);
     }
@@ -128,4 +128,20 @@ fn every_acknowledged_prediction_outlives_kill_9_and_ends_once() {
             list["predictions"].as_array().unwrap().iter().map(|record| record["id"].as_str().unwrap());
         left.for_each(|id| _ = node.follow(id).last().unwrap());
     }
+}
+
+#[test]
+fn a_prediction_that_its_caller_named_outlives_kill_9_once_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::on(dir.path(), |_| {});
+    node.deploy("echo", &guest::any_input(ECHO), "");
+    drop(node);
+    let (mut process, client) = start(dir.path());
+    let json = [("content-type", "application/json")];
+    let answer = client.send("PUT", "/fn/echo/predictions/mine", &json, br#"{"input": {"a": 1}}"#);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(answer.json()["output"], serde_json::json!({"a": 1}));
+    let node = Node::on(dir.path(), |_| {});
+    assert_eq!(node.get("/v1/predictions/mine").json()["output"], serde_json::json!({"a": 1}));
 }

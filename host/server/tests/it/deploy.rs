@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     guest::{self, ECHO, WORKER},
@@ -150,8 +150,9 @@ fn removing_the_last_function_of_a_component_removes_its_bytes() {
     node.deploy("one", &component, "");
     node.deploy("two", &component, "");
     let delete = |path: &str| node.client().send("DELETE", path, &[], b"").status;
-    assert_eq!((delete("/v1/functions/one"), blobs()), (204, 1));
-    assert_eq!((delete("/v1/functions/one"), blobs()), (404, 1));
+    // The component's bytes and its image's.
+    assert_eq!((delete("/v1/functions/one"), blobs()), (204, 2));
+    assert_eq!((delete("/v1/functions/one"), blobs()), (404, 2));
     assert_eq!(node.invoke("one", &json!({})).error(), (404, "not_found".to_owned()));
     assert_eq!(node.invoke("two", &json!({})).status, 200);
     assert_eq!((delete("/v1/functions/two"), blobs()), (204, 0));
@@ -175,4 +176,21 @@ fn concurrent_deploys_of_one_name_all_become_revisions() {
     assert_eq!(listed.len(), 8);
     assert!(revisions.iter().all(|revision| listed.contains(revision)));
     assert_eq!(list["revisions"][0]["aliases"], json!(["live", "latest"]));
+}
+
+#[test]
+fn a_component_that_is_here_is_deployed_by_its_digest() {
+    let node = Node::start();
+    let first = node.deploy("first", &guest::any_input(ECHO), "");
+    let put = |body: Value| {
+        let json = [("content-type", "application/json")];
+        node.client().send("PUT", "/v1/functions/second", &json, body.to_string().as_bytes())
+    };
+    let made = put(json!({"component": first["component_digest"], "settings": {"concurrency": 2}}));
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(made.json()["settings"]["concurrency"], 2);
+    assert_eq!(node.invoke("second", &json!({"a": 1})).json()["output"], json!({"a": 1}));
+    assert_eq!(put(json!({"component": "0".repeat(64)})).error(), (404, "not_found".to_owned()));
+    assert_eq!(put(json!({"component": "0"})).error().0, 400);
+    assert_eq!(put(json!({})).error(), (400, "invalid_request".to_owned()));
 }

@@ -259,7 +259,7 @@ impl Reader {
         Ok(Self { status, headers, stream, is_chunked })
     }
 
-    fn whole(mut self) -> io::Result<Answer> {
+    pub(crate) fn whole(mut self) -> io::Result<Answer> {
         let mut body = Vec::new();
         match self.is_chunked {
             true => {

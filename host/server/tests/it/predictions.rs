@@ -124,7 +124,7 @@ fn a_wrong_request_is_refused_before_anything_waits() {
     check(json!({"function": "echo", "id": "a/b"}), 400, "invalid_request");
     assert_eq!(node.get("/v1/predictions/absent").error(), (404, "not_found".to_owned()));
     assert_eq!(post(&node, "/v1/predictions/absent/cancel").error(), (404, "not_found".to_owned()));
-    assert_eq!(node.get("/v1/predictions").json(), json!({"predictions": [], "next": null}));
+    assert_eq!(node.get("/v1/predictions").json()["predictions"], json!([]));
     assert_eq!(node.get("/v1/predictions?status=odd").error(), (400, "invalid_request".to_owned()));
 }
 
@@ -247,4 +247,34 @@ fn what_was_acknowledged_runs_after_a_restart() {
     assert_eq!((&running["status"], &running["queue"]["attempts"]), (&json!("running"), &json!(1)));
     post(&node, &format!("/v1/predictions/{endless}/cancel"));
     assert_eq!(end(&node, &short)["status"], "succeeded");
+}
+
+#[test]
+fn one_that_is_canceled_as_it_is_claimed_ends() {
+    let node = Node::start();
+    node.deploy("worker", &guest::any_input(WORKER), "");
+    for index in 0..100 {
+        let body = json!({"function": "worker", "id": format!("p-{index}"), "input": {"loop": 1}});
+        assert_eq!(create(&node, &[], &body).status, 202);
+        let canceled = post(&node, &format!("/v1/predictions/p-{index}/cancel"));
+        assert_eq!(canceled.status, 200);
+    }
+    for index in 0..100 {
+        let id = format!("p-{index}");
+        node.follow(&id).last().unwrap();
+        assert_eq!(node.get(&format!("/v1/predictions/{id}")).json()["status"], "canceled", "{id}");
+    }
+}
+
+#[test]
+fn a_function_that_keeps_nothing_leaves_no_input_or_output_behind() {
+    let node = Node::start();
+    node.deploy("open", &guest::any_input(ECHO), "");
+    node.deploy("private", &guest::any_input(ECHO), "keep=false");
+    let id = |name: &str| node.invoke(name, &json!({"secret": 1})).json()["id"].as_str().unwrap().to_owned();
+    let (open, private) = (id("open"), id("private"));
+    let list = node.get("/v1/predictions").json();
+    let ids: Vec<_> = list["predictions"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, [open]);
+    assert_eq!(node.get(&format!("/v1/predictions/{private}")).status, 404);
 }

@@ -40,7 +40,11 @@ impl Receiver {
 
     /// One that answers the first messages with these statuses, and takes the rest.
     pub(crate) fn answering(statuses: impl IntoIterator<Item = u16>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), statuses)
+    }
+
+    /// The same, on a port that is taken already.
+    pub(crate) fn on(listener: TcpListener, statuses: impl IntoIterator<Item = u16>) -> Self {
         let address = listener.local_addr().unwrap();
         let (sender, messages) = mpsc::channel();
         let mut statuses: std::collections::VecDeque<u16> = statuses.into_iter().collect();

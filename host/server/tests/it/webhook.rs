@@ -1,6 +1,6 @@
 //! Webhooks of the service's own dialect, and what is owed.
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -86,6 +86,26 @@ fn an_end_is_owed_until_it_is_told_even_by_the_next_run_of_the_node() {
     let _node = Node::on(dir.path(), change);
     let second = receiver.next();
     assert_eq!(first.body, second.body);
+}
+
+#[test]
+fn an_end_that_its_own_run_could_not_tell_is_told_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", silent.local_addr().unwrap());
+    let node = Node::on(dir.path(), |config| {
+        config.webhook.allow_private = true;
+        config.webhook.timeout = Duration::from_secs(1);
+    });
+    node.deploy("fail", &guest::any_input(FAIL), "");
+    let body = json!({"function": "fail", "webhook": url, "webhook_events": ["completed"]}).to_string();
+    let ended = node.client().send("POST", "/v1/predictions", &[("prefer", "wait")], body.as_bytes()).json();
+    drop(node);
+    drop(silent.accept().unwrap());
+    let receiver = Receiver::on(silent, []);
+    let _node = Node::on(dir.path(), |config| config.webhook.allow_private = true);
+    let message = receiver.next();
+    assert_eq!((&message.body["id"], &message.body["status"]), (&ended["id"], &json!("failed")));
 }
 
 #[test]

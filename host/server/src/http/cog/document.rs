@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{Code, Dialect, Error},
+    super::{Code, Dialect, Error, timing::Timing},
     status,
 };
 use crate::{function::Problem, prediction::Record};
@@ -46,7 +46,7 @@ fn metrics(record: &Record) -> Value {
 
 /// A prediction that has ended: its failure is data, not an error of HTTP.
 pub(super) fn ended(record: &Record) -> Response {
-    axum::Json(snapshot(record)).into_response()
+    Timing::of_record(record).tell(axum::Json(snapshot(record)).into_response())
 }
 
 /// A prediction that goes on.

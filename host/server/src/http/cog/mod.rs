@@ -26,7 +26,9 @@ use super::{
     functions::rfc3339,
     guard::Arrived,
     invoke::{path_target, wants_events},
+    prefer::Prefer,
     sse,
+    timing::{self, Timing},
 };
 use crate::{
     function::{Function, Revision},
@@ -35,9 +37,11 @@ use crate::{
 };
 
 pub(super) use document::snapshot;
+pub(super) use openapi::document as openapi_document;
+pub(super) use request::known_only;
 
 /// The version of Cog whose protocol this is.
-const COG_VERSION: &str = "0.23.1";
+pub(super) const VERSION: &str = "0.23.1";
 
 /// `GET /fn/{target}/`: where everything is.
 pub(super) async fn root(
@@ -47,7 +51,7 @@ pub(super) async fn root(
     path_target(&service, &target)?;
     let base = format!("/fn/{target}");
     Ok(Json(json!({
-        "cog_version": COG_VERSION,
+        "cog_version": VERSION,
         "docs_url": format!("{base}/docs"),
         "openapi_url": format!("{base}/openapi.json"),
         "shutdown_url": format!("{base}/shutdown"),
@@ -71,7 +75,7 @@ pub(super) async fn health(
     Ok(Json(json!({
         "status": if is_busy { "BUSY" } else { "READY" },
         "setup": {"started_at": checked, "completed_at": checked, "status": "succeeded", "logs": ""},
-        "version": {"coglet": COG_VERSION, "dormouse": env!("CARGO_PKG_VERSION")},
+        "version": {"coglet": VERSION, "dormouse": env!("CARGO_PKG_VERSION")},
     })))
 }
 
@@ -190,12 +194,14 @@ async fn start(
         return Err(Error::new(Code::NotAcceptable, NO_STREAM));
     }
     let webhook = request.webhook(functions::base_url(&service.config, headers), headers);
-    let input = request::without_unknown(request.input, &revision.predictor.manifest.input);
+    let input = known_only(request.input, &revision.predictor.manifest.input);
     let input = Input::Value(input, request.bytes);
-    let call = Call { function, revision, input, id, webhook, memo: Value::Null, arrived };
+    let keep_alive = Prefer::of(headers).keep_alive;
+    let call = Call { function, revision, input, id, webhook, memo: Value::Null, keep_alive, arrived };
     if is_stream {
         let prediction = Prediction::prepare(service, call).await?;
-        return Ok(stream(service, prediction.spawn()));
+        let timing = Timing::of_start(&prediction);
+        return Ok(timing.tell(stream(service, prediction.spawn())));
     }
     if responds_async(headers) {
         let submitted = service.predictions.submit(service, call, Submission::default()).await?;
@@ -252,6 +258,8 @@ fn stream(service: &Service, held: Held) -> Response {
                 let data = json!({"source": source, "data": format!("{}\n", line.message)});
                 sse::event("log", None, &sse::json(&data))
             }
+            // Clients may not know of more events; a comment none minds.
+            Event::Wake(wake) => timing::comment(wake),
             Event::Progress { .. } => String::new(),
         },
         Item::Ended(record) => {

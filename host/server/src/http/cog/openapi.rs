@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::function::{Function, Revision};
 
 /// The document of a revision.
-pub(super) fn document(function: &Function, revision: &Revision) -> Value {
+pub(in super::super) fn document(function: &Function, revision: &Revision) -> Value {
     let manifest = &revision.predictor.manifest;
     let schemas = json!({
         "Input": component(&manifest.input, "Input"),

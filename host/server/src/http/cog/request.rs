@@ -94,7 +94,7 @@ fn parse(text: &[u8]) -> Result<Fields, Error> {
 }
 
 /// An input less the keys that the schema does not name: Cog drops them.
-pub(super) fn without_unknown(mut input: Value, schema: &Value) -> Value {
+pub(in super::super) fn known_only(mut input: Value, schema: &Value) -> Value {
     if let (Value::Object(input), Some(known)) =
         (&mut input, schema.get("properties").and_then(Value::as_object))
     {
@@ -116,9 +116,9 @@ mod tests {
     #[test]
     fn keys_that_the_schema_does_not_name_are_dropped() {
         let schema = json!({"properties": {"a": {}}});
-        assert_eq!(without_unknown(json!({"a": 1, "b": 2}), &schema), json!({"a": 1}));
-        assert_eq!(without_unknown(json!([1]), &schema), json!([1]));
-        assert_eq!(without_unknown(json!({"b": 2}), &json!({})), json!({"b": 2}));
+        assert_eq!(known_only(json!({"a": 1, "b": 2}), &schema), json!({"a": 1}));
+        assert_eq!(known_only(json!([1]), &schema), json!([1]));
+        assert_eq!(known_only(json!({"b": 2}), &json!({})), json!({"b": 2}));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use dormouse_engine::{Finish, Model, TokenLogprob, Usage};
+use dormouse_engine::{Finish, TokenLogprob, Usage};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::answerer::Answerer;
 use crate::prediction::{millis, new_id};
 
 /// What every object of an answer begins with.
@@ -16,20 +17,18 @@ pub(super) struct Head {
     /// Seconds since 1970.
     pub(super) created: u64,
     pub(super) model: String,
-    /// Changes when the model's file does.
+    /// Changes when what answers does.
     pub(super) system_fingerprint: String,
 }
 
 impl Head {
-    pub(super) fn new(prefix: &str, object: &'static str, model: &Model) -> Self {
-        let info = model.info();
-        let digest = info.digest.trim_start_matches("sha256:");
+    pub(super) fn new(prefix: &str, object: &'static str, answerer: &Answerer) -> Self {
         Self {
             id: format!("{prefix}{}", new_id()),
             object,
             created: now(),
-            model: info.name.clone(),
-            system_fingerprint: format!("fp_{}", digest.get(..12).unwrap_or(digest)),
+            model: answerer.name().to_owned(),
+            system_fingerprint: answerer.fingerprint(),
         }
     }
 }
@@ -63,6 +62,7 @@ pub(super) fn usage(usages: &[Usage], prompts: usize) -> Value {
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": count(|usage| usage.cached_tokens, choices)},
         "wake_ms": longest(|usage| usage.wake),
+        "woken_from": usages.iter().map(|usage| usage.woken_from).max().unwrap_or_default(),
         "queue_ms": longest(|usage| usage.queue),
         "prefill_ms": longest(|usage| usage.prefill),
         "decode_ms": longest(|usage| usage.decode),
@@ -79,17 +79,18 @@ pub(super) struct Likelihood {
 }
 
 impl Likelihood {
-    pub(super) fn new(model: &Model, token: u32, logprob: f32) -> Self {
-        let bytes = model.token_bytes(token).unwrap_or_default().to_vec();
+    pub(super) fn new(answerer: &Answerer, token: u32, logprob: f32) -> Self {
+        let bytes = answerer.token_bytes(token).to_vec();
         Self { token: String::from_utf8_lossy(&bytes).into_owned(), logprob, bytes }
     }
 }
 
 /// Log-probabilities of tokens as chats and responses have them.
-pub(super) fn likelihoods(model: &Model, logprobs: &[TokenLogprob]) -> Vec<Value> {
+pub(super) fn likelihoods(answerer: &Answerer, logprobs: &[TokenLogprob]) -> Vec<Value> {
     let one = |logprob: &TokenLogprob| {
-        let top: Vec<_> = logprob.top.iter().map(|(id, value)| Likelihood::new(model, *id, *value)).collect();
-        let mut value = json!(Likelihood::new(model, logprob.token, logprob.logprob));
+        let top: Vec<_> =
+            logprob.top.iter().map(|(id, value)| Likelihood::new(answerer, *id, *value)).collect();
+        let mut value = json!(Likelihood::new(answerer, logprob.token, logprob.logprob));
         value["top_logprobs"] = json!(top);
         value
     };

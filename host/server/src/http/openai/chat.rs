@@ -8,18 +8,21 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use dormouse_engine::{Finish, Message, Model, Prompt, Usage};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
-    super::sse,
-    Failure,
+    super::{sse, timing},
+    Failure, adapt,
     answer::{self, Head},
+    answerer::{Answerer, Target},
     generation::{self, Ask, Piece, Whole},
     request::{self, Content, Drawing, Format},
     stream::{self, Writer},
-    tools::{ToolChoice, Tools},
+    tools::{Call, Sieve, ToolChoice, Tools},
+    waking,
 };
 use crate::service::Service;
 
@@ -66,21 +69,51 @@ struct Turn {
 /// Answers a chat.
 pub(super) async fn create(State(service): State<Arc<Service>>, body: Body) -> Result<Response, Failure> {
     let bytes = request::read(body, &service.config.http).await?;
-    let (mut chat, drawing) = (request::parse::<Chat>(&bytes)?, request::parse::<Drawing>(&bytes)?);
+    let (chat, drawing) = (request::parse::<Chat>(&bytes)?, request::parse::<Drawing>(&bytes)?);
     let (name, is_stream) = (chat.model.clone(), chat.stream == Some(true));
+    let answer = answer(service.clone(), bytes, chat, drawing);
+    match is_stream {
+        true => waking::tell(service, name, answer).await,
+        false => answer.await,
+    }
+}
+
+async fn answer(
+    service: Arc<Service>,
+    bytes: Bytes,
+    mut chat: Chat,
+    drawing: Drawing,
+) -> Result<Response, Failure> {
+    let is_stream = chat.stream == Some(true);
     let tells_usage = chat.stream_options.as_ref().is_some_and(|options| options.include_usage);
-    let model = generation::open(&service, &name).await?;
-    let tools = Tools::new(chat.tools.as_deref().unwrap_or_default(), chat.tool_choice.take())?;
-    let ask = chat.ask(&model, tools.as_ref(), &drawing)?;
-    let held = vec![Held::default(); ask.n];
-    let running = generation::start(&service, &model, ask).await?;
+    let open = request::open(&bytes)?;
+    let answerer = Answerer::open(&service, &chat.model, open).await?;
+    let (running, sieve) = match &answerer {
+        Answerer::Model(model) => {
+            let tools = Tools::new(chat.tools.as_deref().unwrap_or_default(), chat.tool_choice.take())?;
+            let ask = chat.ask(model, tools.as_ref(), &drawing)?;
+            (generation::start(&service, model, ask).await?, Sieve::new(tools))
+        }
+        Answerer::Function(target) => {
+            let input = chat.input(target, &request::parse(&bytes)?)?;
+            (
+                vec![generation::call(&service, target, input, bytes.len(), open.keep_alive).await?],
+                Sieve::new(None),
+            )
+        }
+    };
     if is_stream {
-        let head = Head::new("chatcmpl-", "chat.completion.chunk", &model);
-        let writer = Chunks { head, model, tools, held, tells_usage };
-        return Ok(sse::response(stream::events(running, writer), service.config.http.keep_alive));
+        let head = Head::new("chatcmpl-", "chat.completion.chunk", &answerer);
+        let sieves = vec![sieve; running.len()];
+        let writer = Chunks { head, answerer, sieves, tells_usage };
+        let timing = generation::timing(&running);
+        return Ok(
+            timing.tell(sse::response(stream::events(running, writer), service.config.http.keep_alive))
+        );
     }
     let wholes = generation::wholes(running).await?;
-    Ok(Json(whole(&model, tools.as_ref(), wholes)).into_response())
+    let timing = wholes[0].timing.clone();
+    Ok(timing.tell(Json(whole(&answerer, &sieve, wholes)).into_response()))
 }
 
 impl Chat {
@@ -112,7 +145,24 @@ impl Chat {
             stop: drawing.stops(),
             format,
             logprobs,
+            guess_tokens: drawing.guess_tokens,
         })
+    }
+
+    /// The input of a function that is asked so.
+    fn input(self, target: &Target, fields: &Map<String, Value>) -> Result<Value, Failure> {
+        if self.messages.is_empty() {
+            return Err(Failure::invalid("messages", "there are none"));
+        }
+        if request::choices(self.n)? != 1 {
+            return Err(Failure::unsupported("n", "other than 1 is not offered by a function"));
+        }
+        if self.logprobs == Some(true) {
+            return Err(Failure::unsupported("logprobs", "are not offered by a function"));
+        }
+        let turns = self.messages.into_iter().enumerate();
+        let turns = turns.map(|(at, turn)| turn.json(at)).collect::<Result<Vec<_>, _>>()?;
+        adapt::chat(target, &turns, fields)
     }
 }
 
@@ -143,7 +193,7 @@ impl Turn {
     }
 }
 
-fn whole(model: &Model, tools: Option<&Tools>, wholes: Vec<Whole>) -> impl Serialize {
+fn whole(answerer: &Answerer, sieve: &Sieve, wholes: Vec<Whole>) -> impl Serialize {
     #[derive(Serialize)]
     struct Completion {
         #[serde(flatten)]
@@ -154,23 +204,20 @@ fn whole(model: &Model, tools: Option<&Tools>, wholes: Vec<Whole>) -> impl Seria
     let usages: Vec<Usage> = wholes.iter().map(|whole| whole.usage).collect();
     let choice = |(index, Whole { chunk, finish, .. }): (usize, Whole)| {
         let logprobs = (!chunk.logprobs.is_empty())
-            .then(|| json!({"content": answer::likelihoods(model, &chunk.logprobs), "refusal": null}));
-        let (message, reason) = said(tools, chunk.text, true, finish);
+            .then(|| json!({"content": answer::likelihoods(answerer, &chunk.logprobs), "refusal": null}));
+        let (text, calls) = sieve.part(chunk.text);
+        let (message, reason) = said(text, calls, finish);
         json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
     };
     Completion {
-        head: Head::new("chatcmpl-", "chat.completion", model),
+        head: Head::new("chatcmpl-", "chat.completion", answerer),
         choices: wholes.into_iter().enumerate().map(choice).collect(),
         usage: answer::usage(&usages, 1),
     }
 }
 
 /// The assistant's turn, or its rest, and why it ended.
-fn said(tools: Option<&Tools>, text: String, is_start: bool, finish: Finish) -> (Value, &'static str) {
-    let (text, calls) = match tools {
-        Some(tools) => tools.parse(&text, is_start),
-        None => (text, Vec::new()),
-    };
+fn said(text: String, calls: Vec<Call>, finish: Finish) -> (Value, &'static str) {
     let mut message = json!({"role": "assistant", "content": text, "refusal": null});
     if calls.is_empty() {
         return (message, answer::finish_reason(finish));
@@ -185,36 +232,17 @@ fn said(tools: Option<&Tools>, text: String, is_start: bool, finish: Finish) -> 
 /// Writes a stream's chunks.
 struct Chunks {
     head: Head,
-    model: Model,
-    tools: Option<Tools>,
+    answerer: Answerer,
     /// Of each choice.
-    held: Vec<Held>,
+    sieves: Vec<Sieve>,
     tells_usage: bool,
 }
 
-/// Text that may become a call.
-#[derive(Debug, Clone, Default)]
-struct Held {
-    text: String,
-    /// Whether any text was let go.
-    has_flowed: bool,
-}
-
 impl Chunks {
-    /// What of a choice's text may be written now.
-    fn flow(&mut self, choice: usize, text: String) -> String {
-        let Some(tools) = &self.tools else { return text };
-        let held = &mut self.held[choice];
-        held.text.push_str(&text);
-        let plain = tools.plain(&held.text, !held.has_flowed);
-        held.has_flowed |= plain > 0;
-        held.text.drain(..plain).collect()
-    }
-
     /// What was held back, as text or calls, and the end.
     fn last(&mut self, choice: usize, finish: Finish) -> Vec<String> {
-        let Held { text, has_flowed } = std::mem::take(&mut self.held[choice]);
-        let (message, reason) = said(self.tools.as_ref(), text, !has_flowed, finish);
+        let (text, calls) = self.sieves[choice].end();
+        let (message, reason) = said(text, calls, finish);
         let mut chunks = Vec::new();
         if message["content"].as_str().is_some_and(|text| !text.is_empty()) {
             chunks.push(self.chunk(choice, json!({"content": message["content"]}), Value::Null, None));
@@ -251,22 +279,23 @@ impl Chunks {
 impl Writer for Chunks {
     fn begin(&mut self) -> Vec<String> {
         let role = json!({"role": "assistant", "content": ""});
-        (0..self.held.len()).map(|choice| self.chunk(choice, role.clone(), Value::Null, None)).collect()
+        (0..self.sieves.len()).map(|choice| self.chunk(choice, role.clone(), Value::Null, None)).collect()
     }
 
     fn piece(&mut self, choice: usize, piece: Piece) -> Vec<String> {
         match piece {
             Piece::Chunk(chunk) => {
-                let text = self.flow(choice, chunk.text);
+                let text = self.sieves[choice].flow(chunk.text);
                 if text.is_empty() && chunk.logprobs.is_empty() {
                     return Vec::new();
                 }
                 let logprobs = match chunk.logprobs.as_slice() {
                     [] => Value::Null,
-                    some => json!({"content": answer::likelihoods(&self.model, some), "refusal": null}),
+                    some => json!({"content": answer::likelihoods(&self.answerer, some), "refusal": null}),
                 };
                 vec![self.chunk(choice, json!({"content": text}), logprobs, None)]
             }
+            Piece::Wake(wake) => vec![timing::comment(&wake)],
             Piece::End(finish, _) => self.last(choice, finish),
         }
     }

@@ -8,18 +8,21 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use dormouse_engine::{Model, Prompt, TokenLogprob, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::sse,
-    Failure,
+    super::{sse, timing},
+    Failure, adapt,
     answer::{self, Head, Likelihood},
+    answerer::{Answerer, Target},
     chat::{DONE, StreamOptions},
     generation::{self, Ask, Piece, Whole},
     request::{self, Drawing},
     stream::{self, Writer},
+    waking,
 };
 use crate::service::Service;
 
@@ -68,20 +71,54 @@ impl Prompts {
 pub(super) async fn create(State(service): State<Arc<Service>>, body: Body) -> Result<Response, Failure> {
     let bytes = request::read(body, &service.config.http).await?;
     let (complete, drawing) = (request::parse::<Complete>(&bytes)?, request::parse::<Drawing>(&bytes)?);
+    let (name, is_stream) = (complete.model.clone(), complete.stream == Some(true));
+    let answer = answer(service.clone(), bytes, complete, drawing);
+    match is_stream {
+        true => waking::tell(service, name, answer).await,
+        false => answer.await,
+    }
+}
+
+async fn answer(
+    service: Arc<Service>,
+    bytes: Bytes,
+    complete: Complete,
+    drawing: Drawing,
+) -> Result<Response, Failure> {
     let is_stream = complete.stream == Some(true);
     let tells_usage = complete.stream_options.as_ref().is_some_and(|options| options.include_usage);
     let is_echo = complete.echo == Some(true);
     let (name, ask) = (complete.model.clone(), complete.ask(&drawing)?);
-    let model = generation::open(&service, &name).await?;
+    let open = request::open(&bytes)?;
+    let answerer = Answerer::open(&service, &name, open).await?;
     let (prompts, n) = (ask.prompts.len(), ask.n);
-    let echoes = if is_echo { echoes(&model, &ask)? } else { vec![String::new(); prompts] };
-    let running = generation::start(&service, &model, ask).await?;
-    let answer = Texts { head: Head::new("cmpl-", "text_completion", &model), model, echoes, n, tells_usage };
+    let (running, echoes) = match &answerer {
+        Answerer::Model(model) => {
+            let echoes = if is_echo { echoes(model, &ask)? } else { vec![String::new(); prompts] };
+            (generation::start(&service, model, ask).await?, echoes)
+        }
+        Answerer::Function(target) => {
+            let texts = texts(target, &ask)?;
+            let fields = request::parse(&bytes)?;
+            let mut running = Vec::with_capacity(prompts);
+            for text in &texts {
+                let input = adapt::text(target, text, &fields)?;
+                running.push(generation::call(&service, target, input, bytes.len(), open.keep_alive).await?);
+            }
+            (running, if is_echo { texts } else { vec![String::new(); prompts] })
+        }
+    };
+    let head = Head::new("cmpl-", "text_completion", &answerer);
+    let answer = Texts { head, answerer, echoes, n, tells_usage };
     if is_stream {
-        return Ok(sse::response(stream::events(running, answer), service.config.http.keep_alive));
+        let timing = generation::timing(&running);
+        return Ok(
+            timing.tell(sse::response(stream::events(running, answer), service.config.http.keep_alive))
+        );
     }
     let wholes = generation::wholes(running).await?;
-    Ok(Json(answer.whole(wholes)).into_response())
+    let timing = wholes[0].timing.clone();
+    Ok(timing.tell(Json(answer.whole(wholes)).into_response()))
 }
 
 /// The prompts as text.
@@ -90,6 +127,24 @@ fn echoes(model: &Model, ask: &Ask) -> Result<Vec<String>, Failure> {
         Prompt::Text(text) | Prompt::Rendered(text) => Ok(text.clone()),
         Prompt::Tokens(tokens) => Ok(model.detokenize(tokens)?),
         Prompt::Messages(messages) => Ok(model.render(messages)?),
+    };
+    ask.prompts.iter().map(text).collect()
+}
+
+/// What a function is asked: texts, one choice each.
+fn texts(target: &Target, ask: &Ask) -> Result<Vec<String>, Failure> {
+    if ask.n != 1 {
+        return Err(Failure::unsupported("n", "other than 1 is not offered by a function"));
+    }
+    if ask.logprobs.is_some() {
+        return Err(Failure::unsupported("logprobs", "are not offered by a function"));
+    }
+    let text = |prompt: &Prompt| match prompt {
+        Prompt::Text(text) => Ok(text.clone()),
+        _ => {
+            let message = format!("function \"{}\" takes text, not tokens", target.name);
+            Err(Failure::invalid("prompt", message))
+        }
     };
     ask.prompts.iter().map(text).collect()
 }
@@ -118,6 +173,7 @@ impl Complete {
             stop: drawing.stops(),
             format: None,
             logprobs: self.logprobs,
+            guess_tokens: drawing.guess_tokens,
         })
     }
 }
@@ -125,7 +181,7 @@ impl Complete {
 /// Writes the answer, whole or as chunks; both have the same shape.
 struct Texts {
     head: Head,
-    model: Model,
+    answerer: Answerer,
     /// What each prompt's choices begin with.
     echoes: Vec<String>,
     /// Choices of each prompt.
@@ -145,7 +201,7 @@ impl Texts {
     }
 
     fn choice(&self, index: usize, text: &str, logprobs: &[TokenLogprob], finish: Option<&str>) -> Value {
-        let logprobs = (!logprobs.is_empty()).then(|| legacy_logprobs(&self.model, logprobs));
+        let logprobs = (!logprobs.is_empty()).then(|| legacy_logprobs(&self.answerer, logprobs));
         json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish})
     }
 
@@ -179,6 +235,7 @@ impl Writer for Texts {
         match piece {
             Piece::Chunk(chunk) if chunk.text.is_empty() && chunk.logprobs.is_empty() => Vec::new(),
             Piece::Chunk(chunk) => vec![self.chunk(choice, &chunk.text, &chunk.logprobs, None)],
+            Piece::Wake(wake) => vec![timing::comment(&wake)],
             Piece::End(finish, _) => vec![self.chunk(choice, "", &[], Some(answer::finish_reason(finish)))],
         }
     }
@@ -195,16 +252,16 @@ impl Writer for Texts {
 }
 
 /// Log-probabilities as this older endpoint has them. Offsets count characters from the first token.
-fn legacy_logprobs(model: &Model, logprobs: &[TokenLogprob]) -> Value {
+fn legacy_logprobs(answerer: &Answerer, logprobs: &[TokenLogprob]) -> Value {
     let (mut tokens, mut token_logprobs) = (Vec::new(), Vec::new());
     let (mut top_logprobs, mut text_offset, mut offset) = (Vec::new(), Vec::new(), 0);
     for logprob in logprobs {
-        let token = Likelihood::new(model, logprob.token, logprob.logprob).token;
+        let token = Likelihood::new(answerer, logprob.token, logprob.logprob).token;
         text_offset.push(offset);
         offset += token.chars().count();
         tokens.push(token);
         token_logprobs.push(logprob.logprob);
-        let top = logprob.top.iter().map(|(id, value)| Likelihood::new(model, *id, *value));
+        let top = logprob.top.iter().map(|(id, value)| Likelihood::new(answerer, *id, *value));
         top_logprobs.push(top.map(|top| (top.token, json!(top.logprob))).collect::<Map<_, _>>());
     }
     json!({

@@ -41,6 +41,11 @@ impl Failure {
         Summary { code: self.code, message: &self.error.message }
     }
 
+    /// The error in the service's own words.
+    pub(in crate::http) fn error(&self) -> &Error {
+        &self.error
+    }
+
     fn told(&self) -> Told<'_> {
         let r#type = match self.error.code {
             Code::Overloaded => "rate_limit_error",

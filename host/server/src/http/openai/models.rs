@@ -10,8 +10,12 @@ use dormouse_engine::catalog;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::{super::Error, Failure};
-use crate::service::Service;
+use super::{
+    super::Error,
+    Failure,
+    answerer::{Named, Target, named},
+};
+use crate::{function::Function, service::Service};
 
 /// A model.
 #[derive(Debug, Serialize)]
@@ -32,6 +36,16 @@ impl ModelItem {
             owned_by: "dormouse".to_owned(),
         }
     }
+
+    /// A function, which answers under its name as a model does.
+    pub(in crate::http) fn of_function(function: &Function, name: &str) -> Self {
+        Self {
+            id: name.to_owned(),
+            object: "model",
+            created: Target::created(function),
+            owned_by: "function".to_owned(),
+        }
+    }
 }
 
 /// `GET /v1/models/{id}`.
@@ -39,6 +53,9 @@ pub(super) async fn show(
     State(service): State<Arc<Service>>,
     Path(id): Path<String>,
 ) -> Result<Json<ModelItem>, Failure> {
+    if let Named::Function(target) = named(&service, &id).await? {
+        return Ok(Json(ModelItem::of_function(&target.function, &target.name)));
+    }
     let catalog = service.catalog.clone();
     let found = spawn_blocking(move || match catalog.resolve(&id) {
         // No model can have such a name.

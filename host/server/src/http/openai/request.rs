@@ -2,29 +2,44 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use dormouse_engine::Sampling;
+use dormouse_engine::{Open, Sampling};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use super::{super::body, Failure};
+use super::{
+    super::{body, prefer},
+    Failure,
+};
 use crate::config;
 
 /// The most choices of a request.
 pub(super) const CHOICES_MAX: usize = 16;
 
 /// A body's bytes.
-pub(super) async fn read(body: Body, bounds: &config::Http) -> Result<Bytes, Failure> {
+pub(in crate::http) async fn read(body: Body, bounds: &config::Http) -> Result<Bytes, Failure> {
     Ok(body::read(body, bounds).await?)
 }
 
 /// The fields of a body that a type knows; an error names the field.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+pub(in crate::http) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "body".to_owned() } else { path };
         Failure::invalid(field, error.into_inner().to_string())
     })
+}
+
+/// How a request wants its model opened: Ollama's `keep_alive` says how long it stays awake after this.
+pub(super) fn open(bytes: &[u8]) -> Result<Open, Failure> {
+    #[derive(Deserialize)]
+    struct Field {
+        keep_alive: Option<Value>,
+    }
+    let Field { keep_alive } = parse(bytes)?;
+    let invalid = || Failure::invalid("keep_alive", "is neither seconds nor a time such as \"5m\"");
+    let keep_alive = keep_alive.map(|value| prefer::keep_alive(&value).ok_or_else(invalid)).transpose()?;
+    Ok(Open { keep_alive, ..Open::default() })
 }
 
 /// How tokens are drawn and when it ends. The names that other servers have for more than OpenAI
@@ -42,6 +57,8 @@ pub(super) struct Drawing {
     presence_penalty: Option<f32>,
     logit_bias: Option<Map<String, Value>>,
     stop: Option<OneOrMany>,
+    /// Tokens that a step may guess from what the text repeats.
+    pub(super) guess_tokens: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]

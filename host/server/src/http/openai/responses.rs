@@ -9,16 +9,19 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use dormouse_engine::{Finish, Message, Model, Prompt, Usage};
+use bytes::Bytes;
+use dormouse_engine::{Finish, Message, Prompt, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::sse,
-    Failure, answer,
+    super::{sse, timing},
+    Failure, adapt, answer,
+    answerer::{Answerer, Target},
     generation::{self, Ask, Piece},
     request::{self, Content, Drawing, Format},
     stream::{self, Writer},
+    waking,
 };
 use crate::{prediction::new_id, service::Service};
 
@@ -62,21 +65,62 @@ struct Item {
 pub(super) async fn create(State(service): State<Arc<Service>>, body: Body) -> Result<Response, Failure> {
     let bytes = request::read(body, &service.config.http).await?;
     let (respond, drawing) = (request::parse::<Respond>(&bytes)?, request::parse::<Drawing>(&bytes)?);
+    let (name, is_stream) = (respond.model.clone(), respond.stream == Some(true));
+    let answer = answer(service.clone(), bytes, respond, drawing);
+    match is_stream {
+        true => waking::tell(service, name, answer).await,
+        false => answer.await,
+    }
+}
+
+async fn answer(
+    service: Arc<Service>,
+    bytes: Bytes,
+    respond: Respond,
+    drawing: Drawing,
+) -> Result<Response, Failure> {
     let is_stream = respond.stream == Some(true);
     let facts = respond.facts();
     let (name, ask) = (respond.model.clone(), respond.ask(&drawing)?);
-    let model = generation::open(&service, &name).await?;
-    let running = generation::start(&service, &model, ask).await?;
-    let mut object = ResponseObject::new(&model, facts);
+    let open = request::open(&bytes)?;
+    let answerer = Answerer::open(&service, &name, open).await?;
+    let running = match &answerer {
+        Answerer::Model(model) => generation::start(&service, model, ask).await?,
+        Answerer::Function(target) => {
+            let input = input(target, ask, request::parse(&bytes)?)?;
+            vec![generation::call(&service, target, input, bytes.len(), open.keep_alive).await?]
+        }
+    };
+    let mut object = ResponseObject::new(&answerer, facts);
+    let mut timing = generation::timing(&running);
     if is_stream {
         let events =
             stream::events(running, Events { object, text: String::new(), finish: Finish::Stop, next: 0 });
-        return Ok(sse::response(events, service.config.http.keep_alive));
+        return Ok(timing.tell(sse::response(events, service.config.http.keep_alive)));
     }
     for whole in generation::wholes(running).await? {
         object.end(&whole.chunk.text, whole.finish, &whole.usage);
+        timing = whole.timing;
     }
-    Ok(Json(object).into_response())
+    Ok(timing.tell(Json(object).into_response()))
+}
+
+/// The input of a function that is asked so.
+fn input(target: &Target, ask: Ask, mut fields: Map<String, Value>) -> Result<Value, Failure> {
+    if let Some(format) = fields.get("text").and_then(|text| text.get("format")).cloned() {
+        fields.insert("response_format".to_owned(), format);
+    }
+    let turn = |message: Message| json!({"role": message.role, "content": message.content});
+    let turns: Vec<_> = ask
+        .prompts
+        .into_iter()
+        .flat_map(|prompt| match prompt {
+            Prompt::Messages(messages) => messages,
+            _ => Vec::new(),
+        })
+        .map(turn)
+        .collect();
+    adapt::chat(target, &turns, &fields)
 }
 
 impl Respond {
@@ -126,6 +170,7 @@ impl Respond {
             stop: drawing.stops(),
             format: format.flatten(),
             logprobs: None,
+            guess_tokens: drawing.guess_tokens,
         })
     }
 }
@@ -177,7 +222,7 @@ struct ResponseObject {
 }
 
 impl ResponseObject {
-    fn new(model: &Model, facts: Facts) -> Self {
+    fn new(answerer: &Answerer, facts: Facts) -> Self {
         Self {
             id: format!("resp_{}", new_id()),
             object: "response",
@@ -185,7 +230,7 @@ impl ResponseObject {
             status: "in_progress",
             error: None,
             incomplete_details: None,
-            model: model.info().name.clone(),
+            model: answerer.name().to_owned(),
             output: Vec::new(),
             usage: None,
             parallel_tool_calls: false,
@@ -277,6 +322,7 @@ impl Writer for Events {
 
     fn piece(&mut self, _: usize, piece: Piece) -> Vec<String> {
         match piece {
+            Piece::Wake(wake) => vec![timing::comment(&wake)],
             Piece::Chunk(chunk) if chunk.text.is_empty() => Vec::new(),
             Piece::Chunk(chunk) => {
                 self.text += &chunk.text;

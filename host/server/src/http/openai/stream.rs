@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Writes what happens as events of one of the dialect's kinds.
-pub(super) trait Writer: Send + Unpin + 'static {
+pub(in crate::http) trait Writer: Send + Unpin + 'static {
     /// Before the first piece.
     fn begin(&mut self) -> Vec<String>;
 
@@ -26,7 +26,10 @@ pub(super) trait Writer: Send + Unpin + 'static {
 }
 
 /// The events of completions. Dropping it ends them.
-pub(super) fn events(running: Vec<Running>, writer: impl Writer) -> impl Stream<Item = String> + Send {
+pub(in crate::http) fn events(
+    running: Vec<Running>,
+    writer: impl Writer,
+) -> impl Stream<Item = String> + Send {
     let usages = vec![Usage::default(); running.len()];
     let state = State { pieces: Box::pin(pieces(running)), usages, writer, phase: Phase::Begin };
     let batches = stream::unfold(state, |mut state| async move {

@@ -21,7 +21,7 @@ const TOOLS_MAX: usize = 128;
 
 /// What may be called.
 #[derive(Debug, Clone)]
-pub(super) struct Tools {
+pub(in crate::http) struct Tools {
     list: Vec<Function>,
     choice: Choice,
 }
@@ -54,29 +54,70 @@ enum Choice {
 /// `tool_choice`.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum ToolChoice {
+pub(in crate::http) enum ToolChoice {
     Mode(String),
     Function { function: Named },
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Named {
+pub(in crate::http) struct Named {
     name: String,
 }
 
 /// A call that the model made.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Call {
+pub(in crate::http) struct Call {
     id: String,
     r#type: &'static str,
-    function: Called,
+    pub(in crate::http) function: Called,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct Called {
-    name: String,
+pub(in crate::http) struct Called {
+    pub(in crate::http) name: String,
     /// A JSON object, as text.
-    arguments: String,
+    pub(in crate::http) arguments: String,
+}
+
+/// Parts the calls from the rest of a text as it comes: what may become a call is held back.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct Sieve {
+    tools: Option<Tools>,
+    held: String,
+    /// Whether any text was let go.
+    has_flowed: bool,
+}
+
+impl Sieve {
+    pub(in crate::http) fn new(tools: Option<Tools>) -> Self {
+        Self { tools, held: String::new(), has_flowed: false }
+    }
+
+    /// What of the text so far may be told now.
+    pub(in crate::http) fn flow(&mut self, text: String) -> String {
+        let Some(tools) = &self.tools else { return text };
+        self.held.push_str(&text);
+        let plain = tools.plain(&self.held, !self.has_flowed);
+        self.has_flowed |= plain > 0;
+        self.held.drain(..plain).collect()
+    }
+
+    /// A text that came whole, as text and calls.
+    pub(in crate::http) fn part(&self, text: String) -> (String, Vec<Call>) {
+        match &self.tools {
+            Some(tools) => tools.parse(&text, true),
+            None => (text, Vec::new()),
+        }
+    }
+
+    /// What was held back at the end, as text and calls.
+    pub(in crate::http) fn end(&mut self) -> (String, Vec<Call>) {
+        let held = std::mem::take(&mut self.held);
+        match &self.tools {
+            Some(tools) => tools.parse(&held, !self.has_flowed),
+            None => (held, Vec::new()),
+        }
+    }
 }
 
 fn no_parameters() -> Value {
@@ -85,7 +126,7 @@ fn no_parameters() -> Value {
 
 impl Tools {
     /// The tools of a request; `None` when it has none or may call none.
-    pub(super) fn new(tools: &[Value], choice: Option<ToolChoice>) -> Result<Option<Self>, Failure> {
+    pub(in crate::http) fn new(tools: &[Value], choice: Option<ToolChoice>) -> Result<Option<Self>, Failure> {
         if tools.len() > TOOLS_MAX {
             let message = format!("{} are more than {TOOLS_MAX}", tools.len());
             return Err(Failure::invalid("tools", message));
@@ -122,7 +163,7 @@ impl Tools {
     }
 
     /// The schema that the text must match where a call is required.
-    pub(super) fn schema(&self) -> Option<String> {
+    pub(in crate::http) fn schema(&self) -> Option<String> {
         let call = |tool: &Function| {
             json!({
                 "type": "object",
@@ -136,7 +177,7 @@ impl Tools {
     }
 
     /// The chat as the model reads it. `turns` are objects as OpenAI has them, contents as text.
-    pub(super) fn render(&self, model: &Model, mut turns: Vec<Value>) -> Result<String, Failure> {
+    pub(in crate::http) fn render(&self, model: &Model, mut turns: Vec<Value>) -> Result<String, Failure> {
         turns.iter_mut().for_each(parse_arguments);
         let tools: Vec<Value> =
             self.list.iter().map(|function| json!({"type": "function", "function": function})).collect();
@@ -306,6 +347,19 @@ mod tests {
         }
         assert_eq!(auto().plain("{\"a\"", false), 4);
         assert_eq!(auto().parse(r#"{"name": "sub", "arguments": {}}"#, false).1, []);
+    }
+
+    #[test]
+    fn a_sieve_lets_text_go_and_keeps_calls() {
+        let mut sieve = Sieve::new(Some(auto()));
+        let flowed: Vec<_> =
+            ["I ", "add <tool", "_call>{\"name\""].map(|text| sieve.flow(text.to_owned())).into();
+        assert_eq!(flowed, ["I ", "add ", ""]);
+        sieve.flow(r#": "add", "arguments": {}}</tool_call>"#.to_owned());
+        let (text, calls) = sieve.end();
+        assert_eq!((&*text, &*calls[0].function.name), ("", "add"));
+        let mut none = Sieve::new(None);
+        assert_eq!((none.flow("{".to_owned()), none.end()), ("{".to_owned(), (String::new(), Vec::new())));
     }
 
     #[test]

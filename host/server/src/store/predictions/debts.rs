@@ -31,6 +31,16 @@ impl Predictions {
         self.store.read(find).await
     }
 
+    /// Ends that nobody has tried to tell are due now: whoever ended them is gone with the last run of
+    /// this node. For its start.
+    pub(crate) async fn take_over_debts(&self, now: SystemTime) -> Result<(), ChangeError> {
+        let take_over = move |connection: &Connection| {
+            let sql = "UPDATE debts SET next_ms = min(next_ms, ?) WHERE attempts = 0";
+            connection.prepare_cached(sql)?.execute([Millis(now)]).map(drop)
+        };
+        self.store.write(take_over).await
+    }
+
     /// Nothing is owed for a prediction any more.
     pub(crate) async fn forgive(&self, id: &PredictionId) -> Result<(), ChangeError> {
         let id = id.clone();

@@ -42,6 +42,8 @@ struct Bounds {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     pub(crate) function: Option<FunctionName>,
+    /// Only those of these functions.
+    pub(crate) among: Option<Vec<String>>,
     pub(crate) status: Option<Status>,
     /// Only those that ended.
     pub(crate) has_ended: bool,
@@ -397,6 +399,11 @@ fn list(connection: &Connection, filter: &Filter, bounds: &Bounds) -> rusqlite::
     if let Some(function) = &filter.function {
         conditions.push_str(" AND function = :function");
         params.push((":function", function));
+    }
+    let among = filter.among.as_ref().map(|names| serde_json::json!(names).to_string());
+    if let Some(among) = &among {
+        conditions.push_str(" AND function IN (SELECT value FROM json_each(:among))");
+        params.push((":among", among));
     }
     if let Some(status) = &filter.status {
         conditions.push_str(" AND status = :status");

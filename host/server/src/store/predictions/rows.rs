@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dormouse_runtime::{Event, LogLine};
+use dormouse_runtime::{Event, LogLine, Wake};
 use rusqlite::{
     Connection, OptionalExtension, Row, ToSql, named_params,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
@@ -224,6 +224,8 @@ enum EventRow<'a> {
     Log(LogLine),
     #[serde(rename = "p")]
     Progress(f32, String),
+    #[serde(rename = "w")]
+    Wake(Wake),
 }
 
 /// What a prediction told.
@@ -246,6 +248,7 @@ fn events_text(events: &[Arc<Event>]) -> String {
             Event::Progress { fraction, note } => {
                 text.push_str(&json(&EventRow::Progress(*fraction, note.clone())));
             }
+            Event::Wake(wake) => text.push_str(&json(&EventRow::Wake(wake.clone()))),
         }
     }
     text.push(']');
@@ -263,6 +266,7 @@ impl FromSql for Events {
             EventRow::Output(element) => Event::Output(element.get().to_owned()),
             EventRow::Log(line) => Event::Log(line),
             EventRow::Progress(fraction, note) => Event::Progress { fraction, note },
+            EventRow::Wake(wake) => Event::Wake(wake),
         });
         Ok(Self(events.map(Arc::new).collect()))
     }
