@@ -7,9 +7,9 @@ struct Input {
     /// What to answer
     #[input(min_length = 1, max_length = 32_000)]
     prompt: String,
-    /// What the model is told about its part
-    #[input(default = "You are a helpful AI assistant.", max_length = 8_000)]
-    system: String,
+    /// What the model is told about its part, instead of what it is told by default
+    #[input(max_length = 8_000)]
+    system: Option<String>,
     /// The most tokens to generate
     #[input(default = 256, ge = 1, le = 4096)]
     max_tokens: u32,
@@ -42,7 +42,7 @@ impl Predictor for Chat {
     fn predict(&self, input: Input) -> Result<Stream<String>> {
         let mut request = self
             .model
-            .chat([system(input.system), user(input.prompt)])
+            .chat(input.system.map(system).into_iter().chain([user(input.prompt)]))
             .max_tokens(input.max_tokens)
             .temperature(input.temperature)
             .top_p(input.top_p);

@@ -16,6 +16,10 @@ _EXAMPLES = (
     ("bug", "I get an error message when I open a file.", "opening a file gives an error"),
     ("account", "Please change my user name and email.", "the name and email should change"),
     ("shipping", "My order has not been delivered yet.", "an order has not arrived"),
+    ("billing", "Why is my bill higher than the price you showed me?", "the bill is above the price"),
+    ("bug", "Nothing happens when I click the button since the update.", "a button does nothing"),
+    ("account", "I want to close my account.", "the account should be closed"),
+    ("shipping", "Please send it to another address.", "the address of an order should change"),
 )
 
 

@@ -15,7 +15,8 @@ const INTERFACE: &str = "dormouse:predictor@0.1.0";
 
 /// A function that answers predictions.
 ///
-/// Every prediction runs in a fresh instance: `setup`, then `predict`, and nothing stays behind.
+/// `setup` runs once, when the predictor is deployed. Every prediction runs in a fresh instance that begins where `setup`
+/// ended, and nothing stays behind.
 pub trait Predictor: Sized + 'static {
     /// What a prediction takes: a struct that derives [`Input`].
     type Input: Input;

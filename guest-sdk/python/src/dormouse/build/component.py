@@ -14,6 +14,8 @@ from .stage import FOLDER, Stage
 WORLD = "predictor"
 
 _ERROR_CHARS_MAX = 4000
+# What the SDK itself finds wrong with a predictor says all there is to say.
+_OWN_ERROR = re.compile(r"dormouse\.(signature\.SignatureError|load\.LoadError): (?P<message>.+)")
 
 
 def componentize(stage: Stage, wit: str, output: str) -> int:
@@ -52,4 +54,7 @@ def _failure(text: str) -> Failure:
     trace = text[start:] if start >= 0 else text
     trace = re.split(r"\n\s*\n|\nCaused by:", trace)[0].strip()
     last = trace.splitlines()[-1].strip() if trace else "componentize-py said nothing"
+    told = _OWN_ERROR.match(last)
+    if told:
+        return Failure(f"the predictor can't be served: {told['message']}")
     return Failure(f"the predictor could not be imported: {last}", advice=trace[-_ERROR_CHARS_MAX:])

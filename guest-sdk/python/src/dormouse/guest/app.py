@@ -34,12 +34,30 @@ class WitWorld:
         return _worker.describe()
 
     def setup(self) -> None:
-        # The snapshot has the build's random state in it, the same for every instance.
-        random.seed()
+        _seeding.is_done = False
         _reported(_worker.setup)
 
     def predict(self, input: str) -> str:
+        # What is in memory now is where every prediction starts. The author's own seed stands.
+        if not _seeding.is_done:
+            random.seed()
         return str(_reported(_worker.predict, input))
+
+
+class _Seeding:
+    """Notes that the author has seeded `random`."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self._seed = random.seed
+        random.seed = self.seed
+
+    def seed(self, *arguments: Any, **named: Any) -> None:
+        self.is_done = True
+        self._seed(*arguments, **named)
+
+
+_seeding = _Seeding()
 
 
 def _reported(function: Any, *arguments: Any) -> Any:
