@@ -1,5 +1,5 @@
 # Each target is one readable script.
-.PHONY: demo test setup build bench bench-engine
+.PHONY: demo test test-clients setup build bench bench-engine bench-hibernate
 
 demo: ## Deploy two predictors and stream a language model's answer
 	scripts/demo.sh
@@ -7,11 +7,17 @@ demo: ## Deploy two predictors and stream a language model's answer
 test: ## Everything that CI checks
 	scripts/test.sh
 
+test-clients: ## The clients that people have, unmodified, and the real Cog as an oracle
+	scripts/test-clients.sh
+
 bench: ## The service over HTTP, beside wasmtime serve
 	scripts/bench.sh
 
-bench-engine: ## The engine, beside llama.cpp
+bench-engine: ## The engine, beside llama.cpp and candle
 	scripts/bench-engine.sh
+
+bench-hibernate: ## What sleeping costs and waking takes
+	scripts/bench.sh setup hibernate
 
 setup: ## Install what the machine lacks; doing it again does nothing
 	scripts/setup.sh

@@ -1,12 +1,25 @@
 #!/usr/bin/env bash
-# Our engine beside llama.cpp on the demo's model, in turns.
+# Our engine beside llama.cpp and candle on the demo's model, in turns. `--only TEXT` runs the rows whose name
+# contains it, `--alone` leaves the others out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+peers=(llama candle)
+args=()
+for word in "$@"; do
+  case $word in
+    --alone) peers=() ;;
+    *) args+=("$word") ;;
+  esac
+done
 
 scripts/setup.sh
 cargo build --release --quiet --workspace --bin dormouse
 data=$(scripts/model.sh)
 model=${XDG_CACHE_HOME:-$HOME/.cache}/dormouse/SmolLM2-135M-Instruct.Q4_1.gguf
 [ -e "$model" ] || { echo "no model in $data" >&2; exit 1; }
-mapfile -t peer < <(scripts/llama-peer.sh)
-cargo run --release --quiet --package dormouse-engine --example peer -- "$model" "${peer[@]}"
+for peer in ${peers[@]+"${peers[@]}"}; do
+  mapfile -t driver < <("scripts/$peer-peer.sh")
+  args+=("--$peer" "${driver[@]}")
+done
+cargo run --release --quiet --package dormouse-engine --example peer -- "$model" ${args[@]+"${args[@]}"}

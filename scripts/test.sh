@@ -10,6 +10,7 @@ step cargo fmt --all --check
 step cargo clippy --release --workspace --all-targets -- -D warnings
 step cargo build --release --workspace --bin dormouse
 step scripts/model.sh
+step scripts/test-models.sh
 step scripts/sdks.sh
 if cargo nextest --version >/dev/null 2>&1; then
   step cargo nextest run --release --workspace --no-fail-fast

@@ -113,9 +113,11 @@ fn what_an_author_imports_builds_outside_of_this_workspace() {
 
 #[test]
 fn unsafe_code_has_few_homes() {
-    const HOMES: [&str; 5] = [
+    const HOMES: [&str; 6] = [
         "host/engine/src/backend/",
         "host/engine/src/gguf/map.rs",
+        // The allocator that counts for tests.
+        "host/engine/src/testing.rs",
         "host/runtime/src/component.rs",
         // Generated bindings.
         "guest-sdk/rust/src/lib.rs",

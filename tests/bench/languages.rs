@@ -1,5 +1,5 @@
-//! The example hello in every language: what its build, its component, its start, its sleep and its calls
-//! cost, beside Cog's own server on the Python file.
+//! The example hello in every language: what its build, its component, its start and its calls cost, beside
+//! Cog's own server on the Python file.
 
 use std::{
     fs,
@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use dormouse::scaffold;
-use dormouse_tests::{Process, model};
+use dormouse_tests::Process;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
     cog::Cog,
     cold::{self, STAGES},
-    figures, guests, load,
+    figures, load,
 };
 
 /// Languages, and their projects in `bench/languages`; Rust's is the template.
@@ -30,11 +30,7 @@ const NAME: &str = "hello";
 
 const REBUILDS: u32 = 3;
 const RESTARTS: u32 = 15;
-const AWAKE_RESTARTS: u32 = 5;
 const COG_STARTS: u32 = 5;
-const FUNCTIONS: u32 = 1000;
-/// Components with code of their own: each has 35 MB of it.
-const DISTINCT: u32 = 20;
 
 const CONNECTIONS: [usize; 2] = [1, 32];
 const ROUNDS: usize = 3;
@@ -51,10 +47,7 @@ pub(crate) fn run() -> Result<()> {
     let workplace = tempfile::tempdir()?;
     let built = builds(&workplace)?;
     starts(&built)?;
-    awake(&workplace)?;
-    calls(&built)?;
-    let python = built.last().expect("Python is the last language");
-    sleep(python)
+    calls(&built)
 }
 
 /// Builds every project twice and more: with nothing installed, and after a change.
@@ -133,45 +126,6 @@ fn starts(built: &[Hello]) -> Result<()> {
     Ok(())
 }
 
-/// The first text of a Python predictor that streams a model's answer, after a restart.
-fn awake(workplace: &TempDir) -> Result<()> {
-    figures::table(
-        &format!("cog-import (Python), first text after a restart (ms, p50 of {AWAKE_RESTARTS})"),
-        &["model asleep", "model awake", "chat (Rust), model awake"],
-    );
-    let project = workplace.path().join("cog-import");
-    copy(&bench().join("../../examples/cog-import"), &project)?;
-    let wasm = scaffold::build(&project, &workplace.path().join("tools"), &mut |_| {})?.wasm;
-    let data = tempfile::tempdir()?;
-    model::install(data.path());
-    let process = Process::start(data.path());
-    process.client().deploy("cog-import", "", &wasm).expect(201);
-    process.client().deploy("chat", "", guests::CHAT).expect(201);
-    process.terminate();
-
-    let (mut asleep, mut awake, mut rust) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..AWAKE_RESTARTS {
-        asleep.push(first_text(&Process::start(data.path()), "cog-import"));
-        // The other function wakes the model, so that each is met by a model that is awake.
-        let process = Process::start(data.path());
-        first_text(&process, "chat");
-        awake.push(first_text(&process, "cog-import"));
-        let process = Process::start(data.path());
-        first_text(&process, "cog-import");
-        rust.push(first_text(&process, "chat"));
-    }
-    let row =
-        [asleep, awake, rust].map(|times| format!("{:.1}", figures::median(&times).as_secs_f64() * 1e3));
-    figures::row(&row);
-    Ok(())
-}
-
-fn first_text(process: &Process, function: &str) -> Duration {
-    let start = Instant::now();
-    process.client().stream(function, &json!({"prompt": "Hello"})).wait_for("output");
-    start.elapsed()
-}
-
 /// Requests a second, a fresh instance for each.
 fn calls(built: &[Hello]) -> Result<()> {
     figures::table(
@@ -210,59 +164,13 @@ fn call(name: &str, base: &str, path: &str, body: &str, connections: usize) -> R
     Ok(())
 }
 
-/// What a Python function costs while nobody calls it.
-fn sleep(python: &Hello) -> Result<()> {
-    figures::table(
-        "idle Python functions: memory each",
-        &["functions", "after a restart", "each called once, then idle", "disk each"],
-    );
-    idle(python, FUNCTIONS, false)?;
-    idle(python, DISTINCT, true)?;
-    let cog = Cog::start(&bench().join("languages/python"))?;
-    let resident = figures::kib(cog.resident_bytes()? as f64);
-    figures::row(&["Cog's server".to_owned(), resident.clone(), resident, String::new()]);
-    Ok(())
-}
-
-fn idle(python: &Hello, count: u32, are_distinct: bool) -> Result<()> {
-    let (data, variants) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let process = Process::start(data.path());
-    let original = python.wasm.display().to_string();
-    for mark in 0..count {
-        let own = if are_distinct { Some(figures::variant(&original, mark, &variants)?) } else { None };
-        process.client().deploy(&name(mark), "", own.as_ref().unwrap_or(&original)).expect(201);
-    }
-    ensure!(process.terminate(), "the service did not stop well");
-
-    let empty = tempfile::tempdir()?;
-    let bare = Process::start(empty.path()).resident_bytes();
-    let process = Process::start(data.path());
-    let each = |bytes: u64| (bytes as f64 - bare as f64) / f64::from(count);
-    let restarted = each(process.resident_bytes());
-    for mark in 0..count {
-        process.client().output(&name(mark), &json!({"name": "you"}));
-    }
-    let called = each(process.resident_bytes());
-    let what = if are_distinct { "with code of their own" } else { "of the same component" };
-    figures::row(&[
-        format!("{count} {what}"),
-        figures::kib(restarted),
-        figures::kib(called),
-        figures::kib(figures::folder_bytes(data.path())? as f64 / f64::from(count)),
-    ]);
-    Ok(())
-}
-
-fn name(mark: u32) -> String {
-    format!("{NAME}-{mark}")
-}
-
-fn bench() -> PathBuf {
+/// The folder of what is measured.
+pub(crate) fn bench() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("bench")
 }
 
 /// Copies a folder; what builds left in it stays.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;

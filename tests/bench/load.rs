@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::figures::percentile;
 
+const CONFLICT: u16 = 409;
+
 /// What a load came to.
 pub(crate) struct Load {
     pub(crate) requests_per_second: f64,
@@ -18,8 +20,17 @@ pub(crate) struct Load {
     pub(crate) p99: Duration,
 }
 
+/// What is asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ask<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) body: &'a str,
+    /// Lines of further headers, each with its end.
+    pub(crate) headers: &'a str,
+}
+
 /// Sends `body` to `path` at `address` over this many connections, for `warm_up` and then for `time`,
-/// which is what counts. Any answer but 200 is an error.
+/// which is what counts. A caller who is told 409 asks again; any other answer but a success is an error.
 pub(crate) fn run(
     address: &str,
     path: &str,
@@ -28,8 +39,19 @@ pub(crate) fn run(
     warm_up: Duration,
     time: Duration,
 ) -> Result<Load> {
+    ask(address, Ask { path, body, ..Ask::default() }, connections, warm_up, time)
+}
+
+/// The same with further headers.
+pub(crate) fn ask(
+    address: &str,
+    Ask { path, body, headers }: Ask<'_>,
+    connections: usize,
+    warm_up: Duration,
+    time: Duration,
+) -> Result<Load> {
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     let start = Instant::now() + warm_up;
@@ -58,7 +80,8 @@ fn call(address: &str, request: &[u8], start: Instant, end: Instant) -> Result<V
         if sent >= end {
             return Ok(latencies);
         }
-        connection.ask(request)?;
+        // Cog refuses a caller whose turn comes before it has cleared the last one's away: its time goes on.
+        while connection.ask(request)? == CONFLICT {}
         if sent >= start {
             latencies.push(sent.elapsed());
         }
@@ -77,8 +100,8 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
-    /// Sends a request and reads the whole answer.
-    fn ask(&mut self, request: &[u8]) -> Result<()> {
+    /// Sends a request, reads the whole answer and returns its status: a success or 409.
+    fn ask(&mut self, request: &[u8]) -> Result<u16> {
         self.stream.write_all(request)?;
         self.buffer.clear();
         let head = loop {
@@ -88,9 +111,11 @@ impl Connection {
             self.read()?;
         };
         let text = std::str::from_utf8(&self.buffer[..head])?.to_ascii_lowercase();
-        if !text.starts_with("http/1.1 200") {
-            bail!("answered with {}", text.lines().next().unwrap_or_default());
-        }
+        let line = text.lines().next().unwrap_or_default();
+        let status = match line.split(' ').nth(1).and_then(|status| status.parse().ok()) {
+            Some(status @ (200..=202 | CONFLICT)) => status,
+            _ => bail!("answered with {line}"),
+        };
         match text.lines().find_map(|line| line.strip_prefix("content-length:")) {
             Some(length) => {
                 let end = head + length.trim().parse::<usize>()?;
@@ -105,7 +130,7 @@ impl Connection {
                 }
             }
         }
-        Ok(())
+        Ok(status)
     }
 
     fn read(&mut self) -> Result<()> {

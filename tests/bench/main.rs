@@ -1,15 +1,22 @@
-//! Measures the service over HTTP: `bench [http|cold|thousand|languages|faults|kill]…`, all of them by default.
+//! Measures the service over HTTP: `bench [NAME]…`, all of them by default: http, cold, setup, hibernate, thousand,
+//! languages, python, dialects, creates, crowd, faults, kill.
 //!
 //! Every measurement starts the real binary on a folder of its own and prints a Markdown table.
 
 mod cog;
 mod cold;
+mod creates;
+mod crowd;
+mod dialects;
 mod faults;
 mod figures;
+mod hibernate;
 mod http;
 mod kill;
 mod languages;
 mod load;
+mod python;
+mod setup;
 mod thousand;
 
 use std::env;
@@ -24,11 +31,17 @@ mod guests {
 
 type Measurement = (&'static str, fn() -> Result<()>);
 
-const ALL: [Measurement; 6] = [
+const ALL: [Measurement; 12] = [
     ("http", http::run),
     ("cold", cold::run),
+    ("setup", setup::run),
+    ("hibernate", hibernate::run),
     ("thousand", thousand::run),
     ("languages", languages::run),
+    ("python", python::run),
+    ("dialects", dialects::run),
+    ("creates", creates::run),
+    ("crowd", crowd::run),
     ("faults", faults::run),
     ("kill", kill::run),
 ];

@@ -70,9 +70,9 @@ fn functions_are_listed_shown_and_removed() {
 #[test]
 fn settings_come_by_query_or_in_a_multipart_body() {
     let server = Server::start();
-    let query = "?timeout_ms=1234&memory_bytes=50000000&concurrency=3&queue=5&env=A=b%3Dc&model=a&model=b";
+    let query = "?timeout_ms=1234&memory_bytes=50000000&concurrency=3&queue=5&priority=low&env=A=b%3Dc&model=a&model=b";
     let by_query = server.client().deploy("hello", query, guests::HELLO).expect(201);
-    let settings = json!({"timeout_ms": 1234, "memory_bytes": 50_000_000, "concurrency": 3, "queue_max": 5,
+    let settings = json!({"timeout_ms": 1234, "memory_bytes": 50_000_000, "concurrency": 3, "queue_max": 5, "priority": "low",
         "env": {"A": "b=c"}, "models": ["a", "b"]});
     let by_parts = put_parts(&server, "hello", &settings, &fs::read(guests::HELLO).unwrap()).expect(200);
     assert_eq!(by_parts["unchanged"], true);

@@ -167,15 +167,6 @@ fn a_predictors_own_error_comes_with_its_logs() {
 }
 
 #[test]
-fn the_environment_is_what_the_settings_say() {
-    let server = Server::start();
-    server.client().deploy("failing", "?env=FAIL_SETUP=so%20be%20it", guests::FAILING).expect(201);
-    let answer = server.client().invoke("failing", &json!({}));
-    assert_eq!(answer.error(500), "predictor_failed");
-    assert!(answer.text.contains("setup failed: told to: so be it"), "{}", answer.text);
-}
-
-#[test]
 fn an_answer_that_is_no_json_is_the_predictors_fault() {
     let server = Server::start();
     deploy(&server, "liar", guests::LIAR);

@@ -9,11 +9,15 @@ mod chat;
 mod deploy;
 mod durable;
 mod faults;
+mod idle;
 mod invoke;
 mod limits;
+mod ollama;
 mod openai;
 mod projects;
 mod residency;
+mod setup;
+mod sharing;
 mod stream;
 
 /// Paths of the components, by name. One that no test names fails the build.

@@ -105,6 +105,10 @@ fn a_schema_holds_the_answer() {
     let answer = server.client().post("/v1/chat/completions", &question(fields)).expect(200);
     let city: Value = serde_json::from_str(content(&answer, 0)).unwrap();
     assert!(city["city"].is_string() && city["million_people"].is_i64(), "{city}");
+    let metrics = server.client().get("/metrics").text;
+    let seconds =
+        metrics.lines().find_map(|line| line.strip_prefix("dormouse_model_mask_seconds{model=\"smollm2\"} "));
+    assert!(seconds.unwrap().parse::<f64>().unwrap() > 0.0, "{metrics}");
 }
 
 #[test]

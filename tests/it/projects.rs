@@ -9,7 +9,7 @@ use std::{
 
 use dormouse::scaffold::{self, Told};
 use dormouse_tests::{Server, binary, model};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{guests, joined};
@@ -186,7 +186,11 @@ fn support_triage_sorts_alike_in_python_and_rust() {
     {
         let [python, rust] =
             ["python", "rust"].map(|name| server.client().output(name, &json!({"ticket": ticket})));
-        assert_eq!(python["category"], rust["category"], "{ticket}: {python} and {rust}");
+        for field in ["category", "reasons"] {
+            assert_eq!(python[field], rust[field], "{ticket}");
+        }
+        let confidence = |output: &Value| output["confidence"].as_f64().unwrap();
+        assert!((confidence(&python) - confidence(&rust)).abs() < 1e-9, "{python} and {rust}");
     }
 }
 

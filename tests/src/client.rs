@@ -78,6 +78,14 @@ impl Client {
         answer(self.post_request(path).send_json(body))
     }
 
+    /// `POST path` with JSON and more headers.
+    pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let request = self.post_request(path);
+        let add =
+            |request: RequestBuilder<WithBody>, (name, value): &(&str, &str)| request.header(*name, *value);
+        answer(headers.iter().fold(request, add).send_json(body))
+    }
+
     /// `PUT path` with bytes.
     pub fn put_bytes(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
         answer(self.put_request(path).content_type(content_type).send(body))

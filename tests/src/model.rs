@@ -9,6 +9,11 @@ use dormouse_engine::{Catalog, catalog::Digest};
 
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
+/// Its file.
+pub fn path() -> PathBuf {
+    find()
+}
+
 /// The name that predictors open it by.
 pub const NAME: &str = "smollm2";
 
@@ -23,6 +28,17 @@ pub fn install(data: &Path) {
     fs::copy(&source, &file).expect("the model can be copied");
     let digest = Digest::of_file(&file).expect("the model can be read");
     catalog.add(NAME, "file", &file, &digest).expect("the model is a model");
+}
+
+/// Makes a copy known under another name, as a model of its own: a byte is added to its file.
+pub fn install_copy(data: &Path, name: &str) {
+    let catalog = Catalog::open(data.join("models")).expect("a folder of models");
+    let file = catalog.tmp().join(FILE);
+    let mut bytes = fs::read(find()).expect("the model can be read");
+    bytes.extend_from_slice(name.as_bytes());
+    fs::write(&file, bytes).expect("the model can be written");
+    let digest = Digest::of_file(&file).expect("the model can be read");
+    catalog.add(name, "file", &file, &digest).expect("the model is a model");
 }
 
 fn find() -> PathBuf {

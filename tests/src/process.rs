@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -67,6 +68,18 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it is running");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+}
+
+impl Process {
+    /// Time that its threads have computed for.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("it is running");
+        // The second field is the name in parentheses; times are fields 14 and 15, in ticks of 10 ms.
+        let (_, fields) = stat.rsplit_once(')').expect("Linux writes it so");
+        let ticks: u64 =
+            fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
     }
 }
 
