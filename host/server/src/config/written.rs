@@ -16,7 +16,7 @@ pub(super) mod duration {
 }
 
 /// URLs as people write them.
-pub(super) mod url_text {
+pub(crate) mod url_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use url::Url;
 

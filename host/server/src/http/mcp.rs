@@ -15,7 +15,10 @@ use dormouse_runtime::Event;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Code, Error, body, error::accepted, functions, guard::Arrived, invoke, origin, prefer::Prefer};
+use super::{
+    Code, Error, body, error::accepted, functions, guard::Arrived, invoke, origin, prefer::Prefer,
+    timing::Timing,
+};
 use crate::{
     function::Function,
     prediction::{Call, Input, Prediction, Record},
@@ -101,7 +104,10 @@ pub(super) async fn answer(
         "tools/list" => list(&service, &message.params),
         "tools/call" => {
             let keep_alive = Prefer::of(&headers).keep_alive;
-            call(&service, &message.params, bytes.len(), keep_alive, arrived).await
+            match call(&service, &message.params, bytes.len(), keep_alive, arrived).await {
+                Ok((content, timing)) => return Ok(timing.tell(reply(id, Ok(content)))),
+                Err(fault) => Err(fault),
+            }
         }
         _ => Err(Fault::new(METHOD_NOT_FOUND, format!("no method \"{method}\""))),
     };
@@ -175,7 +181,7 @@ async fn call(
     bytes: usize,
     keep_alive: Option<KeepAlive>,
     Arrived(arrived): Arrived,
-) -> Result<Value, Fault> {
+) -> Result<(Value, Timing), Fault> {
     let name = params["name"].as_str().ok_or_else(|| Fault::new(INVALID_PARAMS, "params name no tool"))?;
     let function = invoke::find(service, name)?;
     let revision = function.live().clone();
@@ -188,9 +194,12 @@ async fn call(
     let call =
         Call { function, revision, input, id: None, webhook: None, memo: Value::Null, keep_alive, arrived };
     match Prediction::prepare(service, call).await {
-        Ok(prediction) => Ok(content(&*prediction.run().await, &output)),
+        Ok(prediction) => {
+            let record = prediction.run().await;
+            Ok((content(&record, &output), Timing::of_record(&record)))
+        }
         // A model that called a tool wrongly is to see how.
-        Err(error) if error.code == Code::InvalidInput => Ok(failed(&error.message)),
+        Err(error) if error.code == Code::InvalidInput => Ok((failed(&error.message), Timing::default())),
         Err(error) => Err(error.into()),
     }
 }

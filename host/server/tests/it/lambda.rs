@@ -95,6 +95,7 @@ fn an_invocation_answers_with_the_functions_answer() {
     let answer = invoke(&node, "echo", &[("x-amz-log-type", "Tail")], &json!({"a": 1}));
     assert_eq!((answer.status, answer.json()), (200, json!({"a": 1})));
     assert_eq!(answer.header("x-amz-executed-version"), Some("$LATEST"));
+    assert!(answer.header("server-timing").unwrap().contains("total;dur="), "{answer:?}");
     let logs =
         String::from_utf8(STANDARD.decode(answer.header("x-amz-log-result").unwrap()).unwrap()).unwrap();
     assert!(logs.starts_with("START RequestId: ") && logs.contains("REPORT RequestId"), "{logs}");
@@ -127,6 +128,7 @@ fn an_answer_is_streamed_in_frames() {
     let path = |name: &str| format!("/2021-11-15/functions/{name}/response-streaming-invocations");
     let answer = node.client().send("POST", &path("worker"), &[("x-amz-log-type", "Tail")], b"{}");
     assert_eq!(answer.header("content-type"), Some("application/vnd.amazon.eventstream"));
+    assert!(answer.header("server-timing").unwrap().starts_with("queue;dur="), "{answer:?}");
     let frames_of = frames(&answer.body);
     assert_eq!(frames_of[0], ("PayloadChunk".to_owned(), br#"{"started":true}"#.to_vec()));
     let (kind, end) = frames_of.last().unwrap();

@@ -51,6 +51,9 @@ fn a_client_begins_lists_and_calls() {
         serde_json::from_str::<Value>(result["content"][0]["text"].as_str().unwrap()).unwrap(),
         json!({"name": "Ada"})
     );
+    let params = json!({"name": "echo", "arguments": {"name": "Ada"}});
+    let called = send(&node, &json!({"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": params}));
+    assert!(called.header("server-timing").unwrap().contains("total;dur="), "{called:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use super::{
-    super::{Code, Error, body, guard::Arrived, prefer::Prefer},
+    super::{Code, Error, body, guard::Arrived, prefer::Prefer, timing::Timing},
     Refusal,
     configuration::{Target, target},
     destinations::{Memo, submission},
@@ -98,6 +98,7 @@ pub(super) async fn stream(
     }
     let call = call(&found, event(&bytes)?, bytes.len(), &headers, arrived);
     let prediction = Prediction::prepare(&service, call).await?;
+    let timing = Timing::of_start(&prediction);
     let reading = Reading { held: prediction.spawn(), has_said: false, wants_logs: wants_logs(&headers) };
     let id = text(reading.held.id().as_str());
     let chunks = stream::unfold(Some(reading), |reading| async move {
@@ -105,7 +106,7 @@ pub(super) async fn stream(
         let (frames, is_last) = reading.next().await;
         Some((Ok::<_, Infallible>(Bytes::from(frames)), (!is_last).then_some(reading)))
     });
-    let mut response = Response::new(Body::from_stream(chunks));
+    let mut response = timing.tell(Response::new(Body::from_stream(chunks)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.amazon.eventstream"));
     headers.insert("x-amzn-remapped-content-type", HeaderValue::from_static("application/octet-stream"));
@@ -159,7 +160,7 @@ fn answer(found: &Target, record: &Record, wants_logs: bool) -> Response {
     {
         return Refusal::from(Error::from(failure.clone())).into_response();
     }
-    let mut response = json_answer(payload(record).to_string());
+    let mut response = Timing::of_record(record).tell(json_answer(payload(record).to_string()));
     let headers = response.headers_mut();
     headers.insert(EXECUTED_VERSION, text(&found.version));
     headers.insert(REQUEST_ID, text(record.id.as_str()));

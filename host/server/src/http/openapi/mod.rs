@@ -13,7 +13,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{Error, functions, invoke};
-use crate::{function::Function, service::Service};
+use crate::{Config, function::Function, service::Service};
 
 /// Shows the document that lies beside it.
 const PAGE: &str = include_str!("docs.html");
@@ -23,11 +23,11 @@ const FUNCTIONS_MAX: usize = 50;
 
 /// `GET /openapi.json`: it tells the inputs of those functions that the caller may use.
 pub(super) async fn document(State(service): State<Arc<Service>>) -> Json<Value> {
-    Json(of(&functions::visible(&service), service.config.engine.guess_tokens_max))
+    Json(of(&functions::visible(&service), &service.config))
 }
 
-/// The document of some functions, on a node that allows so many guesses.
-fn of(functions: &[Arc<Function>], guess_tokens_max: usize) -> Value {
+/// The document of some functions, on a node with these bounds.
+fn of(functions: &[Arc<Function>], config: &Config) -> Value {
     let told = if functions.len() <= FUNCTIONS_MAX { functions } else { &[] };
     json!({
         "openapi": "3.1.0",
@@ -40,7 +40,7 @@ fn of(functions: &[Arc<Function>], guess_tokens_max: usize) -> Value {
         },
         "paths": paths::all(),
         "components": {
-            "schemas": schemas::all(told, guess_tokens_max),
+            "schemas": schemas::all(told, config),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}, {}],
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_reference_leads_somewhere_and_every_operation_has_a_name() {
-        let document = of(&[], 16);
+        let document = of(&[], &Config::new(""));
         let mut found = Vec::new();
         references(&document, &mut found);
         for reference in found {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn every_schema_is_one() {
-        let document = of(&[], 16);
+        let document = of(&[], &Config::new(""));
         for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
             let mut schema = schema.clone();
             schema["components"] = document["components"].clone();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::function::Function;
+use crate::{Config, function::Function};
 
 /// A function's name.
 pub(super) const DNS_LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
@@ -17,10 +17,10 @@ const REFERENCE: &str = "(:[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?";
 /// A prediction's id.
 pub(super) const PREDICTION_ID: &str = "^[A-Za-z0-9_.~:@+=-]{1,128}$";
 
-/// All schemas of the document, with the inputs of some functions, on a node that allows so many guesses.
-pub(super) fn all(functions: &[Arc<Function>], guess_tokens_max: usize) -> Value {
+/// All schemas of the document, with the inputs of some functions, on a node with these bounds.
+pub(super) fn all(functions: &[Arc<Function>], config: &Config) -> Value {
     let mut all = answers();
-    for more in [requests(guess_tokens_max), new_predictions(functions)] {
+    for more in [requests(config), new_predictions(functions)] {
         for (name, schema) in more.as_object().into_iter().flatten() {
             all[name] = schema.clone();
         }
@@ -126,7 +126,7 @@ fn answers() -> Value {
     })
 }
 
-fn requests(guess_tokens_max: usize) -> Value {
+fn requests(config: &Config) -> Value {
     let reference = json!({"type": "string", "pattern": DNS_LABEL});
     let functions =
         json!({"type": "array", "items": {"type": "string", "pattern": DNS_LABEL}, "maxItems": 100});
@@ -141,7 +141,7 @@ fn requests(guess_tokens_max: usize) -> Value {
         "AliasTarget": closed(&[("revision", reference.clone())], &["revision"]),
         "RollBack": closed(&[("revision", reference)], &[]),
         "NewFunction": closed(
-            &[("component", json!({"type": "string", "pattern": "^[0-9a-f]{64}$"})), ("settings", settings(guess_tokens_max))],
+            &[("component", json!({"type": "string", "pattern": "^[0-9a-f]{64}$"})), ("settings", settings(config))],
             &["component"],
         ),
         "Redrive": {"oneOf": [
@@ -156,7 +156,7 @@ fn requests(guess_tokens_max: usize) -> Value {
     })
 }
 
-fn settings(guess_tokens_max: usize) -> Value {
+fn settings(config: &Config) -> Value {
     let count = json!({"type": "integer", "minimum": 1, "maximum": 1000});
     let time =
         json!({"type": "string", "pattern": "^([0-9]|[1-5][0-9]) ([0-9]|1[0-9]|2[0-3]) \\* \\* [0-6]$"});
@@ -169,9 +169,12 @@ fn settings(guess_tokens_max: usize) -> Value {
             ("keep", json!({"type": "boolean"})),
             (
                 "prewake",
-                json!({"type": "array", "items": time, "maxItems": 16, "description": "Cron, in UTC; more forms than these are taken"}),
+                json!({"type": "array", "items": time, "maxItems": config.deploy.prewakes_max, "description": "Cron, in UTC; more forms than these are taken"}),
             ),
-            ("guess_tokens", json!({"type": "integer", "minimum": 0, "maximum": guess_tokens_max})),
+            (
+                "guess_tokens",
+                json!({"type": "integer", "minimum": 0, "maximum": config.engine.guess_tokens_max}),
+            ),
         ],
         &[],
     )
