@@ -14,7 +14,7 @@ for word in "$@"; do
 done
 
 scripts/setup.sh
-cargo build --release --quiet --workspace --bin dormouse
+cargo build --release --quiet --workspace --bin dormouse --example peer
 data=$(scripts/model.sh)
 model=${XDG_CACHE_HOME:-$HOME/.cache}/dormouse/SmolLM2-135M-Instruct.Q4_1.gguf
 [ -e "$model" ] || { echo "no model in $data" >&2; exit 1; }
@@ -22,4 +22,4 @@ for peer in ${peers[@]+"${peers[@]}"}; do
   mapfile -t driver < <("scripts/$peer-peer.sh")
   args+=("--$peer" "${driver[@]}")
 done
-cargo run --release --quiet --package dormouse-engine --example peer -- "$model" ${args[@]+"${args[@]}"}
+exec "${CARGO_TARGET_DIR:-target}/release/examples/peer" "$model" ${args[@]+"${args[@]}"}

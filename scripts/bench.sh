@@ -11,4 +11,4 @@ scripts/model.sh >/dev/null
 if [[ " ${*:-hibernate} " == *" hibernate "* ]] && mapfile -t peer < <(scripts/llama-peer.sh) && [ ${#peer[@]} -eq 2 ]; then
   export DORMOUSE_LLAMA_PEER="${peer[*]}"
 fi
-cargo run --release --quiet --package dormouse-tests --bin bench -- "$@"
+exec "${CARGO_TARGET_DIR:-target}/release/bench" "$@"

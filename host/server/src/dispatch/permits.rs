@@ -172,12 +172,13 @@ mod tests {
         assert!(permits.lock().waiting.is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn nobody_waits_longer_than_the_bound() {
-        let (permits, function) = permits();
+        let permits = Permits::new(BOUNDS, Duration::from_millis(20));
+        let function = FunctionName::parse("f").unwrap();
         let _first = permits.acquire(&function, BOUNDS).await.unwrap();
         let error = permits.acquire(&function, BOUNDS).await.unwrap_err();
-        assert_eq!(error.to_string(), "no place for function \"f\" in 5s");
+        assert_eq!(error.to_string(), "no place for function \"f\" in 20ms");
         assert_eq!(permits.load(), (1, 0));
     }
 
