@@ -1,5 +1,5 @@
 # Each target is one readable script.
-.PHONY: demo test test-clients setup build bench bench-engine bench-hibernate
+.PHONY: demo test test-clients setup build bench bench-engine bench-gpu bench-hibernate
 
 demo: ## Deploy two predictors and stream a language model's answer
 	scripts/demo.sh
@@ -15,6 +15,9 @@ bench: ## The service over HTTP, beside wasmtime serve
 
 bench-engine: ## The engine, beside llama.cpp and candle
 	scripts/bench-engine.sh
+
+bench-gpu: ## The model on a graphics processor: dispatches, bytes, waking
+	scripts/bench-gpu.sh
 
 bench-hibernate: ## What sleeping costs and waking takes
 	scripts/bench.sh setup hibernate

@@ -10,6 +10,9 @@ pub enum Device {
     /// The processor, with the fastest kernels that it has instructions for.
     #[default]
     Cpu,
+    /// The graphics processor of this index in [`adapters`](crate::adapters).
+    #[cfg(feature = "gpu")]
+    Gpu(usize),
     /// Plain loops on one thread: slow, and what the others are compared with.
     Reference,
 }

@@ -1,6 +1,7 @@
 //! The handle on the engine's threads.
 
 use std::{
+    fmt,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -12,6 +13,8 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{self, Gpu};
 use crate::{
     Caller, Catalog, Config, Device, Error, Model, ModelInfo, Prefix, Stats,
     backend::{Backend, cpu::Cpu, reference::Reference},
@@ -47,6 +50,47 @@ pub(crate) struct Handle {
     queue: Arc<Queue>,
     stats: watch::Receiver<Stats>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    probe: Probe,
+}
+
+/// Memory of a device, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// The device's name.
+    pub name: String,
+    /// What models, their caches and buffers have.
+    pub used_bytes: u64,
+    /// What was taken from the system for them.
+    pub reserved_bytes: u64,
+}
+
+/// Looks at a device that has memory of its own.
+struct Probe(#[cfg(feature = "gpu")] Option<Arc<gpu::Device>>);
+
+#[cfg(feature = "gpu")]
+impl Probe {
+    const NONE: Self = Self(None);
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        let device = self.0.as_ref()?;
+        let (used_bytes, reserved_bytes) = device.memory();
+        Some(DeviceMemory { name: device.adapter().name.clone(), used_bytes, reserved_bytes })
+    }
+}
+
+#[cfg(not(feature = "gpu"))]
+impl Probe {
+    const NONE: Self = Self();
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Probe({:?})", self.memory())
+    }
 }
 
 impl Engine {
@@ -54,12 +98,17 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Invalid`] names the bound that makes no sense; [`Error::Failed`] when a thread can't
-    /// be started.
+    /// be started. A device that is not there is the first, one that doesn't start the second.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
         match config.device {
-            Device::Cpu => Self::start_on(Cpu::new(config.threads), config),
-            Device::Reference => Self::start_on(Reference, config),
+            Device::Cpu => Self::start_on(Cpu::new(config.threads), config, Probe::NONE),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(index) => {
+                let device = Arc::new(gpu::Device::open(index)?);
+                Self::start_on(Gpu::sharing(device.clone()), config, Probe(Some(device)))
+            }
+            Device::Reference => Self::start_on(Reference, config, Probe::NONE),
         }
     }
 
@@ -128,6 +177,12 @@ impl Engine {
         self.handle.keeper.memory()
     }
 
+    /// The device that models compute on, if it has memory of its own, and what is in that. Blocks while the device is
+    /// busy.
+    pub fn device(&self) -> Option<DeviceMemory> {
+        self.handle.probe.memory()
+    }
+
     /// The models that are awake.
     pub fn loaded(&self) -> Vec<ModelInfo> {
         self.handle.keeper.loaded().iter().map(|loaded| loaded.info.clone()).collect()
@@ -158,7 +213,7 @@ impl Engine {
         }
     }
 
-    fn start_on(backend: impl Backend, config: Config) -> Result<Self, Error> {
+    fn start_on(backend: impl Backend, config: Config, probe: Probe) -> Result<Self, Error> {
         let catalog = Catalog::open(&config.models_dir)?;
         // Room for every queued job; a model's arrival and departure wait for their turn.
         let (commands, commands_in) = sync_channel(config.queue_max);
@@ -184,7 +239,7 @@ impl Engine {
         ];
         let queue = Queue::new(config.queue_max);
         let threads = Mutex::new(threads);
-        Ok(Self { handle: Arc::new(Handle { config, commands, keeper, queue, stats, threads }) })
+        Ok(Self { handle: Arc::new(Handle { config, commands, keeper, queue, stats, threads, probe }) })
     }
 
     async fn open_source(&self, source: Source, open: Open) -> Result<Model, Error> {

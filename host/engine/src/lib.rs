@@ -41,10 +41,16 @@ mod worker;
 /// Timing of the kernels, for `examples/kernels.rs`.
 #[doc(hidden)]
 pub use backend::cpu::measure;
+/// What steps take on a graphics processor, for `examples/gpu.rs`.
+#[cfg(feature = "gpu")]
+#[doc(hidden)]
+pub use backend::gpu::measure as gpu_measure;
+#[cfg(feature = "gpu")]
+pub use backend::gpu::{Adapter, AdapterKind, adapters, copy_bandwidth};
 pub use catalog::Catalog;
 pub use completion::Completion;
 pub use config::{Config, Device, Idle, KvType, Residency};
-pub use engine::{Engine, Open};
+pub use engine::{DeviceMemory, Engine, Open};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
 pub use request::{

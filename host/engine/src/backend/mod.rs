@@ -2,13 +2,16 @@
 //!
 //! An operation is defined three times: its contract here, plain loops in `reference`, and fast
 //! versions per device. Operations are as coarse as the fusion that pays on every device, so that a
-//! decode step is few dispatches: per layer `norm_linear`, `rope_store`, `attention`, `linear_add`,
+//! decode step is few dispatches: per layer `norm_linear`, `rope_attention`, `linear_add`,
 //! `norm_gated_linear`, `linear_add`.
 //!
 //! Letters: `T` rows (tokens of the step), `N` output features, `K` input features, `H` query heads,
 //! `G` key/value heads, `D` head size. Activations are f32, row-major.
 
 pub(crate) mod cpu;
+#[cfg(feature = "gpu")]
+#[expect(unsafe_code, reason = "kernels are launched on buffers whose shapes were checked")]
+pub(crate) mod gpu;
 #[cfg(test)]
 mod parity;
 pub(crate) mod reference;
@@ -103,7 +106,7 @@ pub(crate) struct Norm<'a, V> {
 }
 
 /// Which elements of a head a rotation pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RopePairs {
     /// `(2i, 2i+1)`: ggml's NORM, the llama files' permuted rows.
     Adjacent,
@@ -132,7 +135,7 @@ pub(crate) struct LayerNorm<'a, V> {
 }
 
 /// Activation of a feed-forward layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
@@ -213,6 +216,18 @@ pub(crate) trait Backend: Clone + Send + 'static {
     fn matrix_of(&self, _parts: Vec<Part>, _gated: bool) -> Result<Self::Matrix, Error> {
         Err(Error::Invalid("this device keeps no matrices".into()))
     }
+    /// Numbers of rows that the device has kernels of their own for: each compiled by the first step that has as
+    /// many. Empty where kernels are there from the start.
+    fn kernel_rows(&self) -> &'static [usize] {
+        &[]
+    }
+    /// Whether weights lie where the system can't take them to make room, so that a model that sleeps gives them up at
+    /// once and is read from its image when it wakes.
+    fn has_memory_of_its_own(&self) -> bool {
+        false
+    }
+    /// Gives memory back to the system that nothing lies in any more.
+    fn trim(&self) {}
     /// A one-dimensional tensor (or several, concatenated) as f32.
     fn vector(&self, parts: &[Tensor<'_>]) -> Result<Self::Vector, Error>;
     /// A zeroed buffer; `rows` bounds what a step passes.
@@ -277,6 +292,23 @@ pub(crate) trait Backend: Clone + Send + 'static {
         cache: &Self::Cache,
         out: &mut Self::Buffer,
     );
+
+    /// [`Backend::rope_store`], then [`Backend::attention`]; what is in `qkv` afterwards is not defined.
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own")]
+    fn rope_attention(
+        &mut self,
+        batch: Batch<'_>,
+        layer: usize,
+        heads: Heads,
+        norms: Option<HeadNorms<'_, Self::Vector>>,
+        rope: &Rope,
+        qkv: &mut Self::Buffer,
+        cache: &mut Self::Cache,
+        out: &mut Self::Buffer,
+    ) {
+        self.rope_store(batch, layer, heads, norms, rope, qkv, cache);
+        self.attention(batch, layer, heads, qkv, cache, out);
+    }
 
     /// `x[t,n] += sum_k a[t,k] * w[n,k]` for `t < rows`.
     fn linear_add(&mut self, rows: StepRows, a: &Self::Buffer, w: &Self::Matrix, x: &mut Self::Buffer);

@@ -22,6 +22,7 @@ macro_rules! parity_suite {
                 stacked_tensors_may_differ_in_format_and_have_a_bias,
                 a_residual_layer_adds_to_what_is_there,
                 a_gated_layer_is_the_references_for_every_format,
+                a_gated_layer_may_have_any_activation,
                 a_gated_layer_may_mix_formats,
                 logits_are_those_of_the_rows_asked_for,
                 a_norm_alone_is_the_references,
@@ -49,6 +50,8 @@ macro_rules! parity_suite {
 }
 
 parity_suite!(cpu, cpu_backends());
+#[cfg(feature = "gpu")]
+parity_suite!(gpu, gpu_backends());
 
 /// What the kernels promise: integers and f32 sums in one order, whatever the instructions are. (A matrix
 /// unit takes the rows of prompts in its own way.)
@@ -81,6 +84,18 @@ fn cpu_backends() -> Vec<(String, super::cpu::Cpu)> {
             (format!("{isa:?}, {threads} threads"), super::cpu::Cpu::with_isa(isa, threads))
         })
         .collect()
+}
+
+/// The first adapter, with the units of a processor's kernels and of a graphics processor's.
+#[cfg(feature = "gpu")]
+fn gpu_backends() -> Vec<(String, super::gpu::Gpu)> {
+    use super::gpu::{Device, Gpu, Units};
+    [Units::SOFTWARE, Units::GRAPHICS]
+        .map(|units| {
+            let device = Device::open(0).expect("there is an adapter: apt-get install mesa-vulkan-drivers");
+            (format!("{}, {units:?}", device.adapter().name), Gpu::sharing(device.with_units(units).into()))
+        })
+        .into()
 }
 
 /// Numbers between -1 and 1 that look random and are the same in every run.
@@ -293,10 +308,15 @@ fn a_gated_layer_is_the_references_for_every_format<B: Backend>(mut backend: B) 
     for dtype in DType::ALL {
         for (rows, features) in [(1, 33), (2, 16), (5, 7), (8, 48), (11, 17)] {
             let pair = [10, 11].map(|seed| Owned::noise(dtype, features, 256, seed));
-            for activation in [Activation::Silu, Activation::Gelu, Activation::GeluErf] {
-                check_gated(&mut backend, &pair, rows, activation);
-            }
+            check_gated(&mut backend, &pair, rows, Activation::Silu);
         }
+    }
+}
+
+fn a_gated_layer_may_have_any_activation<B: Backend>(mut backend: B) {
+    let pair = [10, 11].map(|seed| Owned::noise(DType::Q8_0, 33, 256, seed));
+    for activation in [Activation::Silu, Activation::Gelu, Activation::GeluErf] {
+        check_gated(&mut backend, &pair, 5, activation);
     }
 }
 
@@ -460,8 +480,8 @@ impl Conversation {
             let mut out = backend.buffer(rows, query * size).unwrap();
             let norms = self.norms.then_some(HeadNorms { query: &q_gain, key: &k_gain, epsilon: 1e-6 });
             let layer = LAYERS - 1;
-            backend.rope_store(batch, layer, self.heads, norms, &self.rope, &mut qkv, &mut cache);
-            backend.attention(batch, layer, self.heads, &qkv, &cache, &mut out);
+            backend
+                .rope_attention(batch, layer, self.heads, norms, &self.rope, &mut qkv, &mut cache, &mut out);
             let out = read(backend, &out, rows);
             let running = step.iter().enumerate().filter(|(_, rows)| **rows > 0);
             for ((sequence, _), span) in running.zip(spans) {

@@ -198,6 +198,9 @@ impl<B: Backend> Loader<B> {
             }
             Err(error) => tracing::warn!(model = %origin.source, %from, %error, "can't wake"),
         }
+        if woken.is_err() {
+            self.backend.trim();
+        }
         let asleep = self.tier_on_disk(&origin.digest);
         wake.keeper.woke(*key, *from, woken.map_err(|error| (asleep, error)), took);
     }
@@ -221,6 +224,9 @@ impl<B: Backend> Loader<B> {
         let bytes = asleep.loaded.info.weights_bytes;
         wake.note(Phase::Preparing, bytes, bytes);
         asleep.network.prepare()?;
+        for &rows in self.backend.kernel_rows() {
+            models::warm_up(&mut *asleep.network, asleep.capacity, rows)?;
+        }
         if self.config.residency.probe {
             asleep = self.proven(wake, asleep)?;
         }
@@ -300,6 +306,7 @@ impl<B: Backend> Loader<B> {
             self.asleep.remove(key);
             to.max(self.tier_on_disk(&origin.digest))
         });
+        self.backend.trim();
         tracing::info!(model = %origin.source, %from, to = %reached, took = ?began.elapsed(), "asleep");
         keeper.slept(*key, reached);
     }
@@ -307,6 +314,11 @@ impl<B: Backend> Loader<B> {
     /// Gives the tier that a model went down to.
     fn put_to_sleep(&mut self, sleep: &Move<'_>, to: Tier) -> Tier {
         let Move { keeper, key, from, origin } = sleep;
+        // Its image stays in the system's memory for as long as there is room.
+        let to = match to {
+            Tier::Memory if self.backend.has_memory_of_its_own() => Tier::Disk,
+            to => to,
+        };
         let asleep = match from {
             Tier::Awake => self.take_down(keeper, *key),
             _ => self.asleep.remove(key),

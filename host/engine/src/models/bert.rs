@@ -311,8 +311,7 @@ impl<B: Backend> Network for Bert<B> {
         backend.add_layer_norm(rows.total(), None, self.embedding_norm.norm(epsilon), x);
         for layer in &self.layers {
             backend.norm_linear(rows, x, None, &layer.qkv, layer.qkv_bias.as_ref(), qkv);
-            backend.rope_store(batch, 0, heads, None, &shape.rope, qkv, cache);
-            backend.attention(batch, 0, heads, qkv, cache, attended);
+            backend.rope_attention(batch, 0, heads, None, &shape.rope, qkv, cache, attended);
             let bias = layer.attention_output_bias.as_ref();
             backend.norm_linear(rows, attended, None, &layer.attention_output, bias, change);
             backend.add_layer_norm(rows.total(), Some(change), layer.attention_norm.norm(epsilon), x);

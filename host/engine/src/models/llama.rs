@@ -222,8 +222,7 @@ impl<B: Backend> Network for Llama<B> {
             backend.norm_linear(rows, x, Some(norm), &layer.qkv, layer.qkv_bias.as_ref(), qkv);
             let norms = layer.head_norms.as_ref().map(|(query, key)| HeadNorms { query, key, epsilon });
             let (heads, rope) = shape.attention(index);
-            backend.rope_store(batch, index, heads, norms, rope, qkv, cache);
-            backend.attention(batch, index, heads, qkv, cache, attended);
+            backend.rope_attention(batch, index, heads, norms, rope, qkv, cache, attended);
             match &layer.post_norms {
                 Some((gain, _)) => {
                     backend.norm_linear(rows, attended, None, &layer.attention_output, None, hidden);

@@ -11,7 +11,7 @@ mod weights;
 
 use crate::{
     Config, Error, KvType, Pooling,
-    backend::{Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, RopePairs},
+    backend::{Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, RopePairs, Span},
     gguf::Gguf,
     ready::{Image, Part},
     residency::Footprint,
@@ -165,6 +165,25 @@ pub(crate) fn load<B: Backend>(
         other => other,
     })?;
     Ok((network, capacity))
+}
+
+/// Runs a step of as many rows, which mean nothing, so that a device compiles the kernels for them before anyone
+/// waits for it. What is in the cache's first block is lost.
+pub(crate) fn warm_up(network: &mut dyn Network, capacity: Capacity, rows: usize) -> Result<(), Error> {
+    let rows = rows.min(capacity.batch_tokens_max).min(capacity.context_tokens).min(BLOCK_TOKENS);
+    let positions: Vec<u32> = (0..rows as u32).collect();
+    let span = Span { rows: 0..rows, blocks: 0..1 };
+    network.forward(Batch {
+        tokens: &vec![0; rows],
+        positions: &positions,
+        spans: &[span],
+        blocks: &[BlockId(0)],
+        generated: 0,
+    });
+    match capacity.logits_rows_max {
+        0 => network.hidden(rows).map(drop),
+        most => network.logits(&positions[..rows.min(most)]).map(drop),
+    }
 }
 
 /// Whether models of an architecture continue text; others only embed it.

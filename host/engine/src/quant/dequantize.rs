@@ -27,6 +27,13 @@ pub(crate) fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// The weights of whole blocks as an F32 tensor has them.
+pub(crate) fn to_f32_bytes(dtype: DType, bytes: &[u8]) -> Vec<u8> {
+    let mut values = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];
+    dequantize(dtype, bytes, &mut values);
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
 /// The f16 at byte `at`.
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
@@ -113,7 +120,7 @@ fn q5_k(block: &[u8], out: &mut [f32]) {
 /// The 6-bit scale and minimum of one of the 8 groups of Q4_K and Q5_K. Groups 0..4 have theirs in
 /// the low six bits of bytes 0..4 and 4..8; groups 4..8 have four bits in a nibble of bytes 8..12
 /// and two in the top of the byte of group `g - 4`.
-fn scale_and_min(scales: &[u8], group: usize) -> (u8, u8) {
+pub(crate) fn scale_and_min(scales: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
         return (scales[group] & 63, scales[group + 4] & 63);
     }

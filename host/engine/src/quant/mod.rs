@@ -9,7 +9,9 @@ pub(crate) mod quantize;
 
 use std::fmt;
 
-pub(crate) use dequantize::dequantize;
+#[cfg(feature = "gpu")]
+pub(crate) use dequantize::scale_and_min;
+pub(crate) use dequantize::{dequantize, to_f32_bytes};
 
 /// Block format of a tensor, as GGUF stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

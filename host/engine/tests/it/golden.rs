@@ -114,10 +114,9 @@ impl Case {
 /// For each token of an output, the largest logits.
 type Scores = Vec<Vec<(u32, f32)>>;
 
-/// Checks every case on a device; `exact` says how many greedy ids must be equal.
-async fn check_parity(device: Device, exact: impl Fn(&Case) -> usize) {
+/// Checks cases on a device; `exact` says how many greedy ids must be equal.
+async fn check_parity(device: Device, cases: Vec<Case>, exact: impl Fn(&Case) -> usize) {
     let (_engine, model) = model(|config| config.device = device).await;
-    let cases = cases();
     // All at once: what runs together must not matter.
     let generate = |case: &Case| {
         assert_eq!(model.tokenize(&case.prompt, case.parse_special).unwrap(), case.prompt_ids, "{}", case.id);
@@ -151,12 +150,22 @@ async fn check_parity(device: Device, exact: impl Fn(&Case) -> usize) {
 
 #[tokio::test]
 async fn the_reference_backend_gives_the_ids_of_llama_cpp() {
-    check_parity(Device::Reference, |case| case.robust_prefix).await;
+    check_parity(Device::Reference, cases(), |case| case.robust_prefix).await;
+}
+
+/// The first adapter: in tests, the driver that computes on the processor.
+#[cfg(feature = "gpu")]
+#[tokio::test]
+async fn the_gpu_backend_gives_the_ids_of_llama_cpp() {
+    let _alone = crate::support::GPU.lock().await;
+    // Some of the cases: the processor computes as a graphics processor here.
+    let some = cases().into_iter().step_by(5).collect();
+    check_parity(Device::Gpu(0), some, |case| case.robust_prefix).await;
 }
 
 /// Activations are rounded to 8 bits, which moves logits by 0.15 on average: where the reference saw a
 /// smaller gap, its token is one of two that are as good.
 #[tokio::test]
 async fn the_cpu_backend_gives_the_ids_of_llama_cpp_where_its_choice_is_clear() {
-    check_parity(Device::Cpu, Case::clear_prefix).await;
+    check_parity(Device::Cpu, cases(), Case::clear_prefix).await;
 }

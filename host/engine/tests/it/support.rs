@@ -25,6 +25,10 @@ pub(crate) fn cached(name: &str) -> PathBuf {
     path
 }
 
+/// Who uses the first adapter: its memory is counted, and it is slow enough for one.
+#[cfg(feature = "gpu")]
+pub(crate) static GPU: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// An engine with an empty catalogue and changed bounds.
 pub(crate) fn engine(change: impl FnOnce(&mut Config)) -> Engine {
     let models_dir = tempfile::tempdir().unwrap();

@@ -30,7 +30,11 @@ use super::{
     Activation, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, LayerNorm, Norm, Rope,
     StepRows, Tensor,
 };
-use crate::{Error, KvType, quant::dequantize, ready::Part};
+use crate::{
+    Error, KvType,
+    quant::{dequantize, to_f32_bytes},
+    ready::Part,
+};
 use attention::Attention;
 pub(crate) use cache::Cache;
 use linear::{Finish, Output};
@@ -439,8 +443,6 @@ fn check_heads(heads: Heads, qkv: &Buffer, cache: &Cache) {
 }
 
 fn pack_as_f32(tensor: &Tensor<'_>) -> Result<Panels, Error> {
-    let mut values = vec![0.0; tensor.rows * tensor.columns];
-    dequantize(tensor.dtype, tensor.bytes, &mut values);
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes = to_f32_bytes(tensor.dtype, tensor.bytes);
     Panels::pack(&[Tensor { dtype: DType::F32, bytes: &bytes, ..*tensor }])
 }

@@ -1,0 +1,68 @@
+//! What no single operation shows.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{Config, gguf::Gguf, models, testing};
+
+/// The first adapter, whatever it is, with the kernels of a graphics processor.
+fn device() -> Arc<Device> {
+    let device = Device::open(0).expect("there is an adapter: apt-get install mesa-vulkan-drivers");
+    Arc::new(device.with_units(Units::GRAPHICS))
+}
+
+#[test]
+fn a_generated_token_takes_five_dispatches_a_layer() {
+    let device = device();
+    let config = Config { kv_bytes_max: 16 << 20, ..Config::new("") };
+    let gguf = Gguf::open(testing::model()).unwrap();
+    let backend = Gpu::sharing(device.clone());
+    let (mut network, capacity) = models::load(&backend, &gguf, None, &config).unwrap();
+    network.prepare().unwrap();
+    let before = device.dispatches();
+    models::warm_up(&mut *network, capacity, 1).unwrap();
+    // Thirty layers, the embedding before and the head behind.
+    assert_eq!(device.dispatches() - before, 30 * 5 + 2);
+}
+
+#[test]
+fn an_image_of_a_matrix_is_the_matrix() {
+    let backend = Gpu::sharing(device());
+    let gguf = Gguf::open(testing::model()).unwrap();
+    let [gate, up] = ["gate", "up"].map(|name| gguf.tensor(&format!("blk.0.ffn_{name}.weight")).unwrap());
+    let matrix = backend.gated_matrix(&gate, &up).unwrap();
+    let parts = backend.parts(&matrix);
+    let again = backend.parts(&backend.matrix_of(parts.clone(), true).unwrap());
+    assert_eq!(parts.len(), 1);
+    assert!(parts.iter().zip(&again).all(|(a, b)| a.bytes[..] == b.bytes[..]), "words of both");
+    assert!(backend.matrix_of(parts, false).is_err(), "half of a gated matrix");
+    assert!(backend.matrix_of(Vec::new(), true).is_err(), "no parts");
+}
+
+#[test]
+fn a_block_that_was_taken_out_is_put_into_another_place() {
+    let mut backend = Gpu::sharing(device());
+    let shape = CacheShape { layers: 2, kv_heads: 3, head_size: 8, blocks: 5, kv_type: KvType::Bf16 };
+    let mut cache = backend.cache(shape).unwrap();
+    let bytes: Vec<u8> = (0..backend.block_bytes(shape)).map(|i| i as u8).collect();
+    backend.write_block(&mut cache, BlockId(3), &bytes).unwrap();
+    for (block, expected) in [(2, vec![0; bytes.len()]), (3, bytes.clone()), (4, vec![0; bytes.len()])] {
+        let mut found = vec![1; bytes.len()];
+        backend.read_block(&cache, BlockId(block), &mut found).unwrap();
+        assert!(found == expected, "block {block}");
+    }
+}
+
+#[test]
+fn a_matrix_larger_than_a_binding_is_split_by_rows() {
+    let device = Device::open(0).unwrap().with_binding_bytes_max(4096);
+    let backend = Gpu::sharing(Arc::new(device));
+    let gguf = Gguf::open(testing::model()).unwrap();
+    let tensor = gguf.tensor("blk.0.attn_k.weight").unwrap();
+    let matrix = backend.matrix(&[tensor]).unwrap();
+    assert_eq!(matrix.rows(), tensor.rows);
+    assert!(matrix.parts.len() > 1 && matrix.parts.iter().all(|part| 4 * part.words <= 4096));
+    let tiny = Gpu::sharing(Arc::new(Device::open(0).unwrap().with_binding_bytes_max(100)));
+    let error = tiny.matrix(&[tensor]).unwrap_err().to_string();
+    assert!(error.contains("blk.0.attn_k.weight") && error.ends_with("the device takes 100"), "{error}");
+}
