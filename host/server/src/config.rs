@@ -11,7 +11,10 @@ use dormouse_engine::KvType;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use written::{duration, maybe, url_text};
+pub use crate::device::Device;
+
+pub(crate) use written::url_text;
+use written::{duration, maybe};
 
 /// The public model hub.
 const HUB: &str = "https://huggingface.co";
@@ -485,6 +488,9 @@ impl Default for Runtime {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
+    /// What models compute on: `"auto"` (a graphics processor if there is one), `"cpu"`, `"gpu"`, or `"gpu:1"` for
+    /// one of several.
+    pub device: Device,
     /// Compute threads of a step.
     pub threads: usize,
     /// Sequences that run in one batch.
@@ -513,6 +519,7 @@ impl Default for Engine {
     fn default() -> Self {
         let engine = dormouse_engine::Config::new("");
         Self {
+            device: Device::default(),
             threads: engine.threads,
             sequences_max: engine.sequences_max,
             queue_max: engine.queue_max,

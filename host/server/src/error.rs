@@ -49,6 +49,9 @@ pub enum Error {
     /// The sandbox could not start.
     #[error("runtime: {0}")]
     Runtime(#[from] dormouse_runtime::Error),
+    /// What models shall compute on is not there.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// The inference engine could not start.
     #[error("engine: {0}")]
     Engine(#[from] dormouse_engine::Error),

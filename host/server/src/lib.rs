@@ -13,6 +13,7 @@ mod auth;
 pub mod cli;
 pub mod config;
 mod deploy;
+pub mod device;
 mod dispatch;
 mod error;
 mod function;

@@ -33,6 +33,9 @@ pub enum LocalError {
     /// The sandbox refused the component, or the prediction failed in it.
     #[error(transparent)]
     Runtime(#[from] dormouse_runtime::Error),
+    /// What models shall compute on is not there.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// The inference engine could not start.
     #[error("engine: {0}")]
     Engine(#[from] dormouse_engine::Error),
@@ -65,7 +68,7 @@ impl Local {
         wasm: Arc<[u8]>,
     ) -> Result<Self, LocalError> {
         refuse("settings", settings.problems(config))?;
-        let engine = Engine::start(service::engine_config(config))?;
+        let engine = Engine::start(service::engine_config(config)?)?;
         let runtime = Runtime::new(service::runtime_config(config), engine.clone())?;
         let loader = runtime.clone();
         let loaded = tokio::task::spawn_blocking(move || loader.load(&wasm)).await;

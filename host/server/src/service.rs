@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     Config, Error,
     auth::Tokens,
-    config,
+    config, device,
     dispatch::{Bounds, Components, Permits},
     function::{Digest, FunctionName, Revision},
     http::{self, Code},
@@ -67,7 +67,7 @@ impl Service {
         let models_dir = config.models_dir();
         make_dir(&models_dir)?;
         let catalog = Catalog::open(&models_dir)?;
-        let engine = Engine::start(engine_config(&config))?;
+        let engine = Engine::start(engine_config(&config)?)?;
         let runtime = Runtime::new(runtime_config(&config), engine.clone())?;
         let predict = &config.predict;
         let components = Components::new(runtime.clone(), store.blobs.clone(), predict.components_max);
@@ -235,9 +235,10 @@ pub(crate) fn runtime_config(config: &Config) -> dormouse_runtime::Config {
     }
 }
 
-pub(crate) fn engine_config(config: &Config) -> dormouse_engine::Config {
+pub(crate) fn engine_config(config: &Config) -> Result<dormouse_engine::Config, device::Error> {
     let engine = &config.engine;
-    dormouse_engine::Config {
+    Ok(dormouse_engine::Config {
+        device: engine.device.resolve()?,
         threads: engine.threads,
         sequences_max: engine.sequences_max,
         queue_max: engine.queue_max,
@@ -250,7 +251,7 @@ pub(crate) fn engine_config(config: &Config) -> dormouse_engine::Config {
         guess_tokens_max: engine.guess_tokens_max,
         residency: residency(config),
         ..dormouse_engine::Config::new(config.models_dir())
-    }
+    })
 }
 
 /// When a model with times of its own sleeps.

@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 
 pub use resolve::{Error, Server, Settings};
 
+use crate::device::Device;
+
 /// Serverless AI without the container: push a predictor, get a URL.
 #[derive(Debug, Parser)]
 #[command(name = "dormouse", version, max_term_width = 100, arg_required_else_help = true)]
@@ -58,6 +60,9 @@ pub enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show what models could compute on beside the processor, and how fast its memory is
+    #[cfg(feature = "gpu")]
+    Devices,
     /// Wake a model before anyone calls it
     Wake(Wake),
     /// Put a model to sleep once nobody uses it
@@ -118,6 +123,9 @@ pub struct Serve {
     /// The key's secret; good for everything [default: none, they need a token]
     #[arg(long, env = "DORMOUSE_AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
     pub aws_secret_access_key: Option<String>,
+    /// What models compute on: auto, cpu, gpu or gpu:INDEX, as `dormouse devices` lists them [default: auto]
+    #[arg(long, env = "DORMOUSE_DEVICE", value_name = "DEVICE")]
+    pub device: Option<Device>,
     /// Where hf: sources of `/api/pull` come from.
     #[command(flatten)]
     pub hub: ModelHub,

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use super::{Common, Connection, Data, ModelHub, Serve};
@@ -83,8 +83,7 @@ struct Client {
 }
 
 fn url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Url>, D::Error> {
-    let text = String::deserialize(from)?;
-    Url::parse(&text).map(Some).map_err(|error| de::Error::custom(format_args!("\"{text}\": {error}")))
+    config::url_text::deserialize(from).map(Some)
 }
 
 /// The service as a client sees it.
@@ -142,6 +141,7 @@ impl Settings {
         for assignment in &serve.set {
             config = set(config, assignment)?;
         }
+        config.engine.device = serve.device.unwrap_or(config.engine.device);
         config.aws.secret_access_key = secret.or(config.aws.secret_access_key);
         config.hub.token = config.hub.token.or(hub_token);
         config.token = serve.token.clone().map(Token).or(self.token);

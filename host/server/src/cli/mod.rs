@@ -1,6 +1,8 @@
 //! The commands: each does one thing through the service, the catalogue or cargo, and prints it.
 
 mod client;
+#[cfg(feature = "gpu")]
+mod devices;
 mod error;
 mod events;
 mod files;
@@ -45,6 +47,8 @@ pub fn run(args: Args) -> Result<(), Error> {
         Command::Ps { connection } => residency::list(&client(&connection)?, &mut terminal),
         Command::Wake(wake) => residency::wake(&client(&wake.connection)?, &wake, &mut terminal),
         Command::Sleep(sleep) => residency::sleep(&client(&sleep.connection)?, &sleep, &mut terminal),
+        #[cfg(feature = "gpu")]
+        Command::Devices => devices::list(&mut terminal),
         Command::Model(model) => models::run(&settings()?, &model, &mut terminal),
         Command::Token(token) => tokens::run(client, &token, &mut terminal),
         Command::Completions { shell } => {

@@ -52,15 +52,21 @@ fn go(client: &Client, model: &str, tier: &str, terminal: &mut Terminal) -> Resu
 }
 
 fn show(node: &Value, terminal: &mut Terminal) -> Result<(), Error> {
+    if let (Some(name), Some(used)) = (node["device"]["name"].as_str(), node["device"]["used_bytes"].as_u64())
+    {
+        terminal
+            .note(format_args!("models compute on {name}, {} of its memory are in use", BinaryBytes(used)));
+    }
     let models = node["models"].as_array().map_or(&[][..], Vec::as_slice);
     if models.is_empty() {
         terminal.note("no model has been used since the service started");
         return Ok(());
     }
-    let mut table = Table::new(["MODEL", "TIER", "MEMORY", "IN USE", "WAITING", "SLEEPS IN", "LAST WAKE"])
-        .numeric(2)
-        .numeric(3)
-        .numeric(4);
+    let mut table =
+        Table::new(["MODEL", "TIER", "MEMORY", "IN USE", "WAITING", "SLEEPS IN", "WAKES AT", "LAST WAKE"])
+            .numeric(2)
+            .numeric(3)
+            .numeric(4);
     for model in models {
         let text = |name: &str| model[name].as_str().unwrap_or_default().to_owned();
         let number = |name: &str| model[name].as_u64().unwrap_or(0);
@@ -71,6 +77,7 @@ fn show(node: &Value, terminal: &mut Terminal) -> Result<(), Error> {
             number("leases").to_string(),
             number("waiting").to_string(),
             sleeps_in(model),
+            text("prewakes_at"),
             last_wake(model),
         ]);
     }

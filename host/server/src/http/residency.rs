@@ -7,9 +7,9 @@ use axum::{
     body::Body,
     extract::{Path, State},
 };
-use dormouse_engine::{ModelResidency, Phase, Tier};
+use dormouse_engine::{DeviceMemory, ModelResidency, Phase, Tier};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{Code, Error, body, functions::rfc3339, guard};
 use crate::{prediction::millis, service::Service};
@@ -20,7 +20,17 @@ pub(super) struct NodeResidency {
     /// Bytes that models have in memory at most.
     memory_bytes: u64,
     memory_bytes_max: u64,
+    /// What they compute on, if it has memory of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceItem>,
     models: Vec<ModelItem>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceItem {
+    name: String,
+    used_bytes: u64,
+    reserved_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,7 +108,14 @@ pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<NodeReside
         ModelItem { prewakes_at: prewakes_at.map(rfc3339), ..ModelItem::of(model, now) }
     });
     let models = models.collect();
-    Json(NodeResidency { memory_bytes, memory_bytes_max, models })
+    let engine = service.engine.clone();
+    let device = spawn_blocking(move || engine.device()).await.expect("looking does not panic");
+    let device = device.map(|DeviceMemory { name, used_bytes, reserved_bytes }| DeviceItem {
+        name,
+        used_bytes,
+        reserved_bytes,
+    });
+    Json(NodeResidency { memory_bytes, memory_bytes_max, device, models })
 }
 
 /// `POST /v1/residency/{model}`: wakes a model, or has it sleep once nobody uses it.

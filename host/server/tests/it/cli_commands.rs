@@ -221,6 +221,31 @@ fn the_settings_in_force_are_printed_without_the_token() {
     assert!(stderr(&output).contains("line 2") && stderr(&output).contains("lisen"), "{}", stderr(&output));
 }
 
+#[cfg(feature = "gpu")]
+#[test]
+fn devices_are_listed_as_serve_takes_them() {
+    let text = succeeded(run(&["devices", "--json"]));
+    let devices: Value = serde_json::from_str(&text).unwrap();
+    let devices = devices["devices"].as_array().unwrap();
+    assert!(!devices.is_empty(), "no driver, not even Mesa's: apt-get install mesa-vulkan-drivers");
+    for (index, device) in devices.iter().enumerate() {
+        assert_eq!(device["device"], format!("gpu:{index}"));
+        assert!(device["copy_bytes_per_second"].as_u64() > Some(0), "{device}");
+    }
+    let absent = format!("gpu:{}", devices.len());
+    for (device, code, text) in [
+        (&*absent, 1, format!("{absent}: this machine has {} adapters", devices.len())),
+        ("cuda", 2, "\"cuda\" is none of auto, cpu, gpu and gpu:INDEX".to_owned()),
+    ] {
+        let output = run(&["serve", "--listen", "127.0.0.1:0", "--device", device]);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&text), "{}", stderr(&output));
+    }
+    let set = format!("engine.device={absent}");
+    let printed = succeeded(run(&["serve", "--print-config", "--set", &set]));
+    assert!(printed.contains(&format!("device = \"{absent}\"")), "{printed}");
+}
+
 #[test]
 fn a_model_is_pulled_listed_shown_and_removed() {
     let folder = tempfile::tempdir().unwrap();
