@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and this machine lacks. Doing it again does nothing.
+# `setup.sh gpu-tests` brings a Vulkan driver too that computes on the processor (Mesa's lavapipe).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,6 +39,9 @@ has curl || packages+=(curl ca-certificates)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip) # brings the demo's model
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv) # builds Python predictors
 has npm || packages+=(nodejs npm)                                      # builds JavaScript predictors
+if [ "${1:-}" = gpu-tests ] && ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1; then
+  packages+=(mesa-vulkan-drivers libvulkan1)
+fi
 if [ ${#packages[@]} -gt 0 ]; then install_debian "${packages[@]}"; fi
 
 if ! has cargo; then
