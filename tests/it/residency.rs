@@ -163,8 +163,8 @@ fn a_request_says_how_long_its_model_stays_awake() {
     let chat = json!({"model": "smollm2", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1,
         "keep_alive": "10m"});
     server.client().post("/v1/chat/completions", &chat).expect(200);
-    let sleeps_in_ms = residency(&server)["sleeps_in_ms"].as_f64().unwrap();
-    assert!(sleeps_in_ms > 500_000.0, "{sleeps_in_ms}");
+    // The answer may be here before its completion has let go of the model.
+    eventually("it stays for minutes", || residency(&server)["sleeps_in_ms"].as_f64() > Some(500_000.0));
 }
 
 /// Each dialect's way to ask for a word, with a preference; a model called directly, and the function.
