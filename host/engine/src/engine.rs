@@ -50,7 +50,7 @@ pub(crate) struct Handle {
     queue: Arc<Queue>,
     stats: watch::Receiver<Stats>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    probe: Probe,
+    gauge: Gauge,
 }
 
 /// Memory of a device, in bytes.
@@ -65,10 +65,10 @@ pub struct DeviceMemory {
 }
 
 /// Looks at a device that has memory of its own.
-struct Probe(#[cfg(feature = "gpu")] Option<Arc<gpu::Device>>);
+struct Gauge(#[cfg(feature = "gpu")] Option<Arc<gpu::Device>>);
 
 #[cfg(feature = "gpu")]
-impl Probe {
+impl Gauge {
     const NONE: Self = Self(None);
 
     fn memory(&self) -> Option<DeviceMemory> {
@@ -79,7 +79,7 @@ impl Probe {
 }
 
 #[cfg(not(feature = "gpu"))]
-impl Probe {
+impl Gauge {
     const NONE: Self = Self();
 
     fn memory(&self) -> Option<DeviceMemory> {
@@ -87,9 +87,9 @@ impl Probe {
     }
 }
 
-impl fmt::Debug for Probe {
+impl fmt::Debug for Gauge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Probe({:?})", self.memory())
+        f.write_str("Gauge")
     }
 }
 
@@ -102,13 +102,13 @@ impl Engine {
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
         match config.device {
-            Device::Cpu => Self::start_on(Cpu::new(config.threads), config, Probe::NONE),
+            Device::Cpu => Self::start_on(Cpu::new(config.threads), config, Gauge::NONE),
             #[cfg(feature = "gpu")]
             Device::Gpu(index) => {
                 let device = Arc::new(gpu::Device::open(index)?);
-                Self::start_on(Gpu::sharing(device.clone()), config, Probe(Some(device)))
+                Self::start_on(Gpu::sharing(device.clone()), config, Gauge(Some(device)))
             }
-            Device::Reference => Self::start_on(Reference, config, Probe::NONE),
+            Device::Reference => Self::start_on(Reference, config, Gauge::NONE),
         }
     }
 
@@ -180,7 +180,7 @@ impl Engine {
     /// The device that models compute on, if it has memory of its own, and what is in that. Blocks while the device is
     /// busy.
     pub fn device(&self) -> Option<DeviceMemory> {
-        self.handle.probe.memory()
+        self.handle.gauge.memory()
     }
 
     /// The models that are awake.
@@ -213,7 +213,7 @@ impl Engine {
         }
     }
 
-    fn start_on(backend: impl Backend, config: Config, probe: Probe) -> Result<Self, Error> {
+    fn start_on(backend: impl Backend, config: Config, gauge: Gauge) -> Result<Self, Error> {
         let catalog = Catalog::open(&config.models_dir)?;
         // Room for every queued job; a model's arrival and departure wait for their turn.
         let (commands, commands_in) = sync_channel(config.queue_max);
@@ -239,7 +239,7 @@ impl Engine {
         ];
         let queue = Queue::new(config.queue_max);
         let threads = Mutex::new(threads);
-        Ok(Self { handle: Arc::new(Handle { config, commands, keeper, queue, stats, threads, probe }) })
+        Ok(Self { handle: Arc::new(Handle { config, commands, keeper, queue, stats, threads, gauge }) })
     }
 
     async fn open_source(&self, source: Source, open: Open) -> Result<Model, Error> {

@@ -13,7 +13,7 @@ use cubecl_core::{self as cubecl, prelude::*};
 use super::{
     device::Device,
     memory::{Buffer, Cache},
-    rope::{RopeStore, bf16_bits, check_heads, turned},
+    rope::{RopeStore, bf16_bits, cached_at, check_heads, turned},
     step::Step,
 };
 use crate::backend::{BLOCK_TOKENS, Heads, RopePairs};
@@ -208,9 +208,8 @@ fn rope_attend(
 
     // The first query head of a key's stores it.
     if head % comptime!(plan.query / plan.kv) == 0 {
-        let position = places[3 * row] as usize;
-        let block = blocks[places[3 * row + 2] as usize + position / 16] as usize;
-        let at = ((block * comptime!(plan.kv) + kv) * 16 + position % 16) * (size / 2);
+        let (table, position) = (places[3 * row + 2] as usize, places[3 * row] as usize);
+        let at = cached_at(blocks, table, position, kv, comptime!(plan.kv), size);
         let mut i = UNIT_POS as usize;
         while i < size / 2 {
             keys[at + i] = word_of(&own_key, i);
@@ -306,8 +305,7 @@ fn attend_over(
         let position = first + unit as u32;
         let mut score = LOWEST.runtime();
         if position >= start && position < end {
-            let block = blocks[table + position as usize / 16] as usize;
-            let at = ((block * comptime!(plan.kv) + kv) * 16 + position as usize % 16) * words;
+            let at = cached_at(blocks, table, position as usize, kv, comptime!(plan.kv), size);
             places_of[unit] = at as u32;
             let mut sum = 0.0f32;
             let mut is_cached = true.runtime();

@@ -308,6 +308,11 @@ impl Device {
         Vector { handle: self.client.create(Bytes::from_elems(values.to_vec())), len: values.len() }
     }
 
+    /// `len` words of whatever.
+    pub(super) fn uninitialized(&self, len: usize) -> Vector {
+        Vector { handle: self.client.empty(4 * len), len }
+    }
+
     pub(super) fn words(&self, words: Vec<u32>) -> Vector {
         let len = words.len();
         Vector { handle: self.client.create(Bytes::from_elems(words)), len }

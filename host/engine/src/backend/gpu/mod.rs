@@ -259,7 +259,8 @@ impl Backend for Gpu {
                 format!("{blocks} KV blocks have {bytes} bytes a layer, the device takes {bytes_max}");
             return Err(Error::Invalid(reason));
         }
-        let vector = || self.device.words(vec![0; bytes / 4]);
+        // What is in a block is not read before something was stored there.
+        let vector = || self.device.uninitialized(bytes / 4);
         let layers = (0..layers).map(|_| Layer { keys: vector(), values: vector() }).collect();
         Ok(Cache { layers, kv_heads, head_size, blocks })
     }

@@ -141,8 +141,7 @@ fn rope_store(
         sync_cube();
     }
 
-    let position = places[3 * row] as usize;
-    let block = blocks[places[3 * row + 2] as usize + position / 16] as usize;
+    let (table, position) = (places[3 * row + 2] as usize, places[3 * row] as usize);
     let mut i = UNIT_POS as usize;
     while i < size / 2 {
         let mut a = shared[2 * i];
@@ -157,14 +156,30 @@ fn rope_store(
             let word = bf16_bits(a) | (bf16_bits(b) << 16);
             if is_value {
                 let kv = head - comptime!(plan.query + plan.kv);
-                values[((block * comptime!(plan.kv) + kv) * 16 + position % 16) * (size / 2) + i] = word;
+                let at = cached_at(blocks, table, position, kv, comptime!(plan.kv), size);
+                values[at + i] = word;
             } else {
                 let kv = head - comptime!(plan.query);
-                keys[((block * comptime!(plan.kv) + kv) * 16 + position % 16) * (size / 2) + i] = word;
+                let at = cached_at(blocks, table, position, kv, comptime!(plan.kv), size);
+                keys[at + i] = word;
             }
         }
         i += 16;
     }
+}
+
+/// Where the key and the value of a position begin in the cache, by its sequence's table of blocks.
+#[cube]
+pub(super) fn cached_at(
+    blocks: &[u32],
+    table: usize,
+    position: usize,
+    head: usize,
+    #[comptime] heads: usize,
+    #[comptime] size: usize,
+) -> usize {
+    let block = blocks[table + position / 16] as usize;
+    ((block * heads + head) * 16 + position % 16) * comptime!(size / 2)
 }
 
 /// An element of a rotated head.

@@ -30,22 +30,17 @@ pub(super) struct Steps {
 impl Steps {
     /// Uploads a batch, unless it is the one that is there.
     pub(super) fn prepare(&mut self, device: &Device, batch: Batch<'_>) {
-        let (mut places, mut blocks) = (Vec::with_capacity(3 * batch.positions.len()), Vec::new());
-        for span in batch.spans {
-            let end = batch.positions[span.rows.end - 1] + 1;
-            for &position in &batch.positions[span.rows.clone()] {
-                places.extend([position, end, span.blocks.start as u32]);
-            }
-        }
-        blocks.extend(batch.blocks.iter().map(|block| block.0));
-        if self.step.is_none() || self.places != places || self.blocks != blocks {
+        let blocks = || batch.blocks.iter().map(|block| block.0);
+        let is_there =
+            self.places.iter().copied().eq(places(batch)) && self.blocks.iter().copied().eq(blocks());
+        if self.step.is_none() || !is_there {
+            (self.places, self.blocks) = (places(batch).collect(), blocks().collect());
             self.step = Some(Step {
                 rows: batch.positions.len(),
-                places: device.words(places.clone()),
-                blocks: device.words(blocks.clone()),
+                places: device.words(self.places.clone()),
+                blocks: device.words(self.blocks.clone()),
                 is_alone: batch.spans.len() == batch.positions.len(),
             });
-            (self.places, self.blocks) = (places, blocks);
             self.angles.clear();
         }
     }
@@ -78,4 +73,13 @@ impl Steps {
         self.angles.push((rope.frequencies.clone(), angles.clone()));
         angles
     }
+}
+
+/// [`Step::places`] of a batch.
+fn places(batch: Batch<'_>) -> impl Iterator<Item = u32> {
+    batch.spans.iter().flat_map(move |span| {
+        let end = batch.positions[span.rows.end - 1] + 1;
+        let of = move |position: &u32| [*position, end, span.blocks.start as u32];
+        batch.positions[span.rows.clone()].iter().flat_map(of)
+    })
 }

@@ -45,7 +45,9 @@ fn a_block_that_was_taken_out_is_put_into_another_place() {
     let shape = CacheShape { layers: 2, kv_heads: 3, head_size: 8, blocks: 5, kv_type: KvType::Bf16 };
     let mut cache = backend.cache(shape).unwrap();
     let bytes: Vec<u8> = (0..backend.block_bytes(shape)).map(|i| i as u8).collect();
-    backend.write_block(&mut cache, BlockId(3), &bytes).unwrap();
+    for (block, bytes) in [(2, vec![0; bytes.len()]), (4, vec![0; bytes.len()]), (3, bytes.clone())] {
+        backend.write_block(&mut cache, BlockId(block), &bytes).unwrap();
+    }
     for (block, expected) in [(2, vec![0; bytes.len()]), (3, bytes.clone()), (4, vec![0; bytes.len()])] {
         let mut found = vec![1; bytes.len()];
         backend.read_block(&cache, BlockId(block), &mut found).unwrap();
