@@ -1,9 +1,10 @@
 /*
- * Drives llama.cpp through its public C interface for `make bench-engine`.
+ * Drives llama.cpp through its public C interface for `make bench-engine` and `make bench-gpu`.
  *
- *     llama_peer MODEL BACKENDS_DIR
+ *     llama_peer MODEL BACKENDS_DIR [DEVICE]
  *
- * Loads the model, answers one command a line on standard input with one line on standard output:
+ * Loads the model, all of its layers on the graphics processor of this name if one is given; answers one
+ * command a line on standard input with one line on standard output:
  *
  *     load                      load + tokenize + prefill 16 + first token, from scratch: ms
  *     prefill THREADS N         one prompt of N tokens: ms
@@ -25,11 +26,13 @@
 #include "ggml-backend.h"
 #include "llama.h"
 
-enum { CONTEXT = 4096, SEQUENCES = 8, VOCABULARY_USED = 20000, FIRST_ID = 100 };
+enum { CONTEXT = 4096, SEQUENCES = 8, VOCABULARY_USED = 20000, FIRST_ID = 100, LAYERS_MAX = 999 };
 
 static struct llama_model * model;
 static struct llama_context * context;
 static struct llama_batch batch;
+/* Where the layers are, then NULL; empty: on the processor. */
+static ggml_backend_dev_t devices[2];
 
 static void die(const char * format, ...) {
     va_list args;
@@ -46,9 +49,10 @@ static double now_ms(void) {
     return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
 }
 
+/* Lets errors pass, and how many layers are on the device. */
 static void quiet(enum ggml_log_level level, const char * text, void * user) {
     (void) user;
-    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
+    if (level == GGML_LOG_LEVEL_ERROR || strstr(text, "offloaded ")) fputs(text, stderr);
 }
 
 /* The i-th token of the benchmark's prompt of sequence s. */
@@ -56,8 +60,24 @@ static llama_token pattern(int s, int i) {
     return FIRST_ID + (llama_token) (((unsigned) i * 7919u + (unsigned) s * 104729u) % VOCABULARY_USED);
 }
 
+static void choose_device(const char * name) {
+    size_t n = ggml_backend_dev_count();
+    for (size_t i = 0; i < n && !devices[0]; i++) {
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        bool is_gpu = ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU;
+        if (is_gpu && !strcmp(ggml_backend_dev_description(device), name)) devices[0] = device;
+    }
+    if (!devices[0]) die("llama.cpp has no device %s (GGML_VK_VISIBLE_DEVICES says which it takes)", name);
+    fprintf(stderr, "llama.cpp runs on %s: %s\n", ggml_backend_dev_name(devices[0]), name);
+}
+
 static void open_model(const char * path) {
-    model = llama_model_load_from_file(path, llama_model_default_params());
+    struct llama_model_params mp = llama_model_default_params();
+    if (devices[0]) {
+        mp.devices = devices;
+        mp.n_gpu_layers = LAYERS_MAX;
+    }
+    model = llama_model_load_from_file(path, mp);
     if (!model) die("can't load %s", path);
 }
 
@@ -157,10 +177,11 @@ static double time_load(const char * path) {
 }
 
 int main(int argc, char ** argv) {
-    if (argc != 3) die("usage: llama_peer MODEL BACKENDS_DIR");
+    if (argc != 3 && argc != 4) die("usage: llama_peer MODEL BACKENDS_DIR [DEVICE]");
     llama_log_set(quiet, NULL);
     ggml_backend_load_all_from_path(argv[2]);
     llama_backend_init();
+    if (argc == 4) choose_device(argv[3]);
     batch = llama_batch_init(CONTEXT, 0, 1);
     open_model(argv[1]);
     puts("ready");
