@@ -81,6 +81,16 @@ impl Task {
         }
     }
 
+    /// What a peer is asked, to be answered in milliseconds.
+    fn command(self) -> String {
+        match self {
+            Self::Load | Self::Wake => "load".to_owned(),
+            Self::Prefill { threads, tokens } => format!("prefill {threads} {tokens}"),
+            Self::Decode { threads, sequences: 1, depth } => format!("decode {threads} {depth} {DECODED}"),
+            Self::Decode { threads, sequences, .. } => format!("batch {threads} {sequences} {DECODED}"),
+        }
+    }
+
     /// Tokens that it is about, of all sequences.
     fn tokens(self) -> Option<usize> {
         match self {
@@ -143,9 +153,10 @@ impl Args {
             match word.as_str() {
                 "--llama" => {
                     let (driver, libraries) = (next()?, next()?);
-                    peers.push(Peer::start("llama.cpp", &driver, &[&model, &libraries])?);
+                    let mut driver = Command::new(driver);
+                    peers.push(Peer::start("llama.cpp", driver.args([&model, &libraries]))?);
                 }
-                "--candle" => peers.push(Peer::start("candle", &next()?, &[&model])?),
+                "--candle" => peers.push(Peer::start("candle", Command::new(next()?).arg(&model))?),
                 "--only" => only = next()?,
                 _ => bail!(usage),
             }
@@ -162,7 +173,7 @@ async fn run(task: Task, ours: &mut Ours, peers: &mut [Peer]) -> Result<Vec<Stri
         own.push(ours.run(task).await?);
         for (peer, times) in peers.iter_mut().zip(&mut others) {
             if times.iter().sum::<Duration>() < ROW_TIME_MAX {
-                times.push(peer.run(task)?);
+                times.push(Duration::from_secs_f64(peer.ask(&task.command())? / 1e3));
             }
         }
         if let Task::Decode { threads, sequences: 1, .. } = task {

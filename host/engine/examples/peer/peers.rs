@@ -3,12 +3,9 @@
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-
-use super::{DECODED, Task};
 
 /// A peer's driver (`tests/bench/llama_peer.c`, `tests/bench/candle-peer`).
 pub(crate) struct Peer {
@@ -19,10 +16,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn start(name: &'static str, driver: &str, args: &[&str]) -> Result<Self> {
-        let mut command = Command::new(driver);
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().with_context(|| format!("can't start {driver}"))?;
+    pub(crate) fn start(name: &'static str, driver: &mut Command) -> Result<Self> {
+        driver.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = driver.spawn().with_context(|| format!("can't start {driver:?}"))?;
         let commands = process.stdin.take().context("stdin is piped")?;
         let answers = BufReader::new(process.stdout.take().context("stdout is piped")?);
         let mut peer = Self { name, process, commands, answers };
@@ -31,16 +27,7 @@ impl Peer {
         Ok(peer)
     }
 
-    pub(crate) fn run(&mut self, task: Task) -> Result<Duration> {
-        let command = match task {
-            Task::Load | Task::Wake => "load".to_owned(),
-            Task::Prefill { threads, tokens } => format!("prefill {threads} {tokens}"),
-            Task::Decode { threads, sequences: 1, depth } => format!("decode {threads} {depth} {DECODED}"),
-            Task::Decode { threads, sequences, .. } => format!("batch {threads} {sequences} {DECODED}"),
-        };
-        Ok(Duration::from_secs_f64(self.ask(&command)? / 1e3))
-    }
-
+    /// Its answer to a line.
     pub(crate) fn ask(&mut self, command: &str) -> Result<f64> {
         writeln!(self.commands, "{command}")?;
         self.line()?.parse().with_context(|| format!("{}'s answer to {command:?}", self.name))
