@@ -1,4 +1,4 @@
-//! What steps take on a device, for `examples/gpu.rs`.
+//! What steps take on a device, for `examples/gpu`.
 
 use std::{
     path::Path,
