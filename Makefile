@@ -16,7 +16,7 @@ bench: ## The service over HTTP, beside wasmtime serve
 bench-engine: ## The engine, beside llama.cpp and candle
 	scripts/bench-engine.sh
 
-bench-gpu: ## The model on a graphics processor: dispatches, bytes, waking
+bench-gpu: ## The model on a graphics processor: dispatches, bytes, waking, beside llama.cpp
 	scripts/bench-gpu.sh
 
 bench-hibernate: ## What sleeping costs and waking takes

@@ -1,14 +1,21 @@
 //! Prints what a model takes on a graphics processor: dispatches and bytes of a token and what larger devices would
-//! make of them, fused beside unfused kernels, and what sleeping frees and waking takes.
+//! make of them, fused beside unfused kernels, what sleeping frees and waking takes, and our engine beside llama.cpp:
 //!
-//! `cargo run --release -p dormouse-engine --features gpu --example gpu -- MODEL.gguf [index] [cycles]`
+//! ```text
+//! gpu MODEL.gguf [INDEX] [CYCLES] [--llama DRIVER LIBRARIES]
+//! ```
+//! `make bench-gpu` calls it with what `scripts/llama-peer.sh vulkan` prints. Steps are the best of [`ROUNDS`], by
+//! turns with what they stand beside.
 
+mod beside;
+#[path = "../peer/peers.rs"]
+mod peers;
 mod sleep;
 mod steps;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use dormouse_engine::{Catalog, Config, Device, adapters, catalog::Digest, copy_bandwidth};
 
 const ROUNDS: usize = 3;
@@ -17,22 +24,51 @@ const ROWS: usize = 32;
 const CYCLES: usize = 10;
 const NAME: &str = "model";
 
+/// What is to be run.
+struct Args {
+    model: String,
+    index: usize,
+    cycles: usize,
+    /// Driver and libraries.
+    llama: Option<[String; 2]>,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let model = Path::new(args.first().context("want MODEL.gguf [index] [cycles]")?);
-    let index = args.get(1).map_or(Ok(0), |text| text.parse())?;
-    let cycles = args.get(2).map_or(Ok(CYCLES), |text| text.parse())?;
+    let Args { model, index, cycles, llama } = Args::parse(std::env::args().skip(1))?;
     let adapter = adapters().into_iter().nth(index).with_context(|| format!("no gpu:{index}"))?;
     let copies = copy_bandwidth(index)?;
     println!("gpu:{index}: {}, {}, {}", adapter.name, adapter.api, adapter.driver);
     println!("copies {:.2} GB/s (bytes read and written)\n", copies / 1e9);
-    steps::print(index, model)?;
+    steps::print(index, Path::new(&model))?;
 
     let folder = tempfile::tempdir()?;
-    add_to_catalog(folder.path(), model)?;
+    add_to_catalog(folder.path(), Path::new(&model))?;
     let config = Config { device: Device::Gpu(index), ..Config::new(folder.path()) };
-    sleep::print(config, cycles).await
+    sleep::print(config.clone(), cycles).await?;
+    if let Some([driver, libraries]) = llama {
+        let peer = beside::start(&driver, &libraries, &model, &adapter)?;
+        beside::print(config, peer).await?;
+    }
+    Ok(())
+}
+
+impl Args {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let usage = "usage: gpu MODEL.gguf [INDEX] [CYCLES] [--llama DRIVER LIBRARIES]";
+        let (mut plain, mut llama) = (Vec::new(), None);
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--llama" => llama = Some([words.next().context(usage)?, words.next().context(usage)?]),
+                _ if word.starts_with('-') => bail!(usage),
+                _ => plain.push(word),
+            }
+        }
+        let number =
+            |at: usize, default| plain.get(at).map_or(Ok(default), |text| text.parse().context(usage));
+        let model = plain.first().context(usage)?.clone();
+        Ok(Self { model, index: number(1, 0)?, cycles: number(2, CYCLES)?, llama })
+    }
 }
 
 fn add_to_catalog(models_dir: &Path, file: &Path) -> Result<()> {
