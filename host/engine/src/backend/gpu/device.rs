@@ -12,11 +12,15 @@ use cubecl_core::{
     MemoryScope,
     client::Client,
     environment::{bytes::Bytes, future::block_on, stream::StreamId},
+    prelude::Scalar,
 };
 use cubecl_runtime::runtime::Runtime;
 use cubecl_wgpu::{AutoCompiler, WgpuBackend, WgpuDevice, WgpuDeviceKind, WgpuRuntime, wgpu};
 
-use super::memory::{Buffer, Vector};
+use super::{
+    memory::{Buffer, Vector},
+    weights::Load,
+};
 use crate::Error;
 
 /// The queue that all threads put their work in: what one uploads, another reads.
@@ -200,8 +204,14 @@ pub(crate) struct Units {
     pub(super) lanes: usize,
     /// Units across rows of weights.
     pub(super) across: usize,
-    /// Rows of weights that a unit has.
-    pub(super) features: usize,
+    /// How weights are loaded.
+    pub(super) load: Load,
+    /// Whether the units of a cube run in step, and load an activation each and tell the others.
+    pub(super) shares: bool,
+    /// What a unit has of a single row, of a few, and of more.
+    pub(super) single: Tile,
+    pub(super) few: Tile,
+    pub(super) prompt: Tile,
     /// Positions that attention takes at once.
     pub(super) positions: usize,
     /// Whether a cube normalises the rows that it multiplies; otherwise that is a dispatch before.
@@ -210,19 +220,59 @@ pub(crate) struct Units {
     pub(super) fuses_rope: bool,
 }
 
+/// What a unit multiplies at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tile {
+    /// Rows of activations.
+    pub(super) rows: usize,
+    /// Rows of weights, an even number.
+    pub(super) weights: usize,
+}
+
 impl Units {
-    /// Drivers that compute on the processor run eight units in step, load for each of them alone, and make
+    /// Drivers that compute on the processor run eight units in step, load each word for each of them alone, and make
     /// coroutines of kernels whose units wait for each other.
-    pub(crate) const SOFTWARE: Self =
-        Self { lanes: 1, across: 8, features: 8, positions: 16, fuses_norms: false, fuses_rope: true };
+    pub(crate) const SOFTWARE: Self = Self {
+        lanes: 1,
+        across: 8,
+        load: Load::Long,
+        shares: true,
+        single: Tile { rows: 1, weights: 4 },
+        few: Tile { rows: 4, weights: 8 },
+        prompt: Tile { rows: 8, weights: 8 },
+        positions: 16,
+        fuses_norms: false,
+        fuses_rope: true,
+    };
     /// A graphics processor loads what neighbours ask for together.
-    pub(crate) const GRAPHICS: Self =
-        Self { lanes: 16, across: 4, features: 2, positions: 32, fuses_norms: true, fuses_rope: true };
+    pub(crate) const GRAPHICS: Self = Self {
+        lanes: 16,
+        across: 4,
+        load: Load::Quad,
+        shares: false,
+        single: Tile { rows: 1, weights: 2 },
+        few: Tile { rows: 4, weights: 2 },
+        prompt: Tile { rows: 8, weights: 4 },
+        positions: 32,
+        fuses_norms: true,
+        fuses_rope: true,
+    };
 
     fn of(kind: AdapterKind) -> Self {
         match kind {
             AdapterKind::Software => Self::SOFTWARE,
             _ => Self::GRAPHICS,
+        }
+    }
+
+    /// The same without what an adapter doesn't have.
+    fn supported(self, adapter: &Adapter, client: &Client) -> Self {
+        let has_long = client.properties().supports_type(u64::elem_type_native());
+        let in_step = adapter.subgroup.map_or(0, |(least, _)| least as usize);
+        Self {
+            load: if has_long { self.load } else { Load::Quad },
+            shares: self.shares && in_step >= self.across,
+            ..self
         }
     }
 }
@@ -238,8 +288,8 @@ impl Device {
             )));
         }
         let (adapter, selected) = found.swap_remove(index);
-        let units = Units::of(adapter.kind);
         let mut client = WgpuRuntime::<AutoCompiler>::client(&selected);
+        let units = Units::of(adapter.kind).supported(&adapter, &client);
         // SAFETY: every handle of this client is made and used in this one stream.
         unsafe { client.set_stream(STREAM) };
         tracing::info!(name = adapter.name, api = adapter.api, driver = adapter.driver, "gpu backend");
@@ -248,7 +298,7 @@ impl Device {
 
     /// The same with other units, whatever is best for the adapter.
     pub(crate) fn with_units(self, units: Units) -> Self {
-        Self { units, ..self }
+        Self { units: units.supported(&self.adapter, &self.client), ..self }
     }
 
     /// The same, as if it took no larger bindings.

@@ -1,11 +1,14 @@
 //! What is done to rows one by one: embeddings, norms, activations.
 
-use cubecl_core::{self as cubecl, prelude::*};
+use cubecl_core::{
+    self as cubecl,
+    prelude::{Vector as Wide, *},
+};
 
 use super::{
     device::Device,
     memory::{Buffer, Matrix, Part, Vector},
-    weights::{GROUP, Layout, OCTET, decode, scales},
+    weights::{GROUP, Layout, OCTET, decode, group_at, sections},
 };
 use crate::{backend::Activation, quant::DType};
 
@@ -90,23 +93,27 @@ fn embed(
     let octet = ABSOLUTE_POS_X as usize;
     if index >= first && index < first + part_rows && octet * 8 < columns {
         let group = octet / 4;
-        let blocks = ((columns + 31) / 32 + comptime!(layout.groups - 1)) / comptime!(layout.groups);
-        let row_start = (index - first) as usize * blocks * comptime!(layout.block());
-        let block = row_start + group / comptime!(layout.groups) * comptime!(layout.block());
-        let within = group % comptime!(layout.groups);
-        let at = block + comptime!(layout.header) + within * comptime!(layout.group);
-        let scales = scales(w, block, within, dtype);
-        let mut weights = Array::<f32>::new(8usize);
-        decode(w, at, octet % 4, &scales, &mut weights, 0usize, dtype);
+        let sections = sections(columns, layout);
+        let mut rows = Array::<usize>::new(1usize);
+        rows[0] = (index - first) as usize * sections.row;
+        let of = group_at::<Const<1>>(w, &rows, &sections, group, 0usize, 1usize, dtype, layout);
+        let at = rows[0] + sections.numbers + octet * comptime!(layout.octet());
+        let mut words = Array::<Wide<u32, Const<1>>>::new(comptime!(layout.octet()));
+        #[unroll]
+        for i in 0..comptime!(layout.octet()) {
+            words[i] = Wide::<u32, Const<1>>::new(w[at + i]);
+        }
+        let mut weights = Array::<Wide<f32, Const<1>>>::new(8usize);
+        decode::<Const<1>>(&words, 0usize, octet % 4, &of, &mut weights, 0usize, dtype);
         #[unroll]
         for j in 0..8usize {
             let column = octet * 8 + j;
             if column < columns {
                 let at = row * columns + column;
                 if comptime!(lookup == Lookup::Add) {
-                    x[at] += weights[j];
+                    x[at] += weights[j].extract(0usize);
                 } else {
-                    x[at] = scale * weights[j];
+                    x[at] = scale * weights[j].extract(0usize);
                 }
             }
         }

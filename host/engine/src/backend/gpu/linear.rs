@@ -1,24 +1,27 @@
 //! Matrix times activations, with the norm before and what follows after in one dispatch.
 //!
 //! A cube makes some features of some rows. A unit makes a tile of them, so that it loads an activation once for
-//! several features and a weight once for several rows. Along a row of weights, `lanes` units take a group of 32
-//! columns each in turn; their sums are added in the order of the lanes. So a sum's order depends on the
+//! several features and decodes a weight once for several rows. Along a row of weights, `lanes` units take a group of
+//! 32 columns each in turn; their sums are added in the order of the lanes. So a sum's order depends on the
 //! device alone, never on the other rows of a step.
 
-use cubecl_core::{self as cubecl, prelude::*};
+use cubecl_core::{
+    self as cubecl,
+    prelude::{Vector as Wide, *},
+};
 
 use super::{
-    device::Device,
+    device::{Device, Tile},
     elementwise::activated,
     memory::{Buffer, Matrix, Part, Vector},
-    weights::{GROUP, Layout, OCTET, Scales, decode, scales},
+    weights::{GROUP, Group, Layout, Load, OCTET, decode, group_at, load, sections},
 };
 use crate::{backend::Activation, quant::DType};
 
-/// Rows that a unit multiplies its weights with; a single row has a kernel of its own.
-const TILE: usize = 4;
-/// Rows that take one kernel and the other.
-pub(super) const KERNEL_ROWS: [usize; 2] = [1, TILE];
+/// Numbers of rows that have kernels of their own: what is fewer than a tile takes the one before.
+pub(super) const KERNEL_ROWS: [usize; 3] = [1, 2, PROMPT_ROWS];
+/// Rows from which on a step has larger tiles.
+const PROMPT_ROWS: usize = 8;
 
 /// What one launch computes.
 pub(super) struct Linear<'a> {
@@ -51,13 +54,18 @@ pub(super) enum Finish {
 struct Plan {
     dtype: DType,
     layout: Layout,
+    load: Load,
     finish: Finish,
     has_norm: bool,
     has_bias: bool,
     has_sources: bool,
     /// Whether the columns end within a group.
     is_ragged: bool,
-    /// Rows of a unit's tile, and features.
+    /// Activations of a load.
+    x_len: usize,
+    /// Whether the units of a cube load an activation each and tell the others.
+    shares: bool,
+    /// Rows of a unit's tile, and rows of weights.
     tile: usize,
     own: usize,
     /// Units of a cube along a row of weights, and across.
@@ -90,16 +98,25 @@ impl Linear<'_> {
 
     fn plan(&self, device: &Device, part: &Part) -> Plan {
         let units = device.units();
+        let is_ragged = !self.w.columns.is_multiple_of(GROUP);
+        let Tile { rows, weights } = match self.rows {
+            1 => units.single,
+            2..PROMPT_ROWS => units.few,
+            _ => units.prompt,
+        };
         Plan {
             dtype: part.dtype,
             layout: Layout::of(part.dtype),
+            load: units.load,
             finish: self.finish,
             has_norm: self.norm.is_some(),
             has_bias: self.bias.is_some(),
             has_sources: self.sources.is_some(),
-            is_ragged: !self.w.columns.is_multiple_of(GROUP),
-            tile: if self.rows == 1 { 1 } else { TILE },
-            own: units.features,
+            is_ragged,
+            x_len: if is_ragged || units.shares { 1 } else { 4 },
+            shares: units.shares,
+            tile: rows,
+            own: weights,
             lanes: units.lanes,
             across: units.across,
         }
@@ -107,21 +124,31 @@ impl Linear<'_> {
 
     fn launch(&self, device: &Device, part: &Part, first: usize) {
         let plan = self.plan(device, part);
-        let cubes = (part.rows.div_ceil(plan.across * plan.own) as u32, self.rows.div_ceil(plan.tile) as u32);
+        let features = part.rows.div_ceil(plan.across * plan.outputs()) as u32;
+        let tiles = self.rows.div_ceil(plan.tile) as u32;
         let (gain, epsilon) = self.norm.map_or((None, 0.0), |(gain, epsilon)| (Some(gain), epsilon));
         // What a plan has no use for stands for itself.
         let gain = gain.map_or_else(|| self.x.argument(), Vector::argument);
         let bias = self.bias.map_or_else(|| self.x.argument(), Vector::argument);
         let sources = self.sources.map_or_else(|| part.argument(), Vector::argument);
+        let launch = match plan.load {
+            Load::Long => multiply::launch_unchecked::<u64>,
+            Load::Quad => multiply::launch_unchecked::<u32>,
+        };
         device.count();
-        // SAFETY: `check` holds what the kernel's indices are made of against the buffers' sizes.
+        // SAFETY: `check` holds what the kernel's indices are made of against the buffers' sizes; rows of weights begin
+        // at multiples of four words, rows of activations do where four are loaded.
         unsafe {
-            multiply::launch_unchecked(
+            launch(
                 device.client(),
-                CubeCount::Static(cubes.0, cubes.1, 1),
-                CubeDim::new_2d(plan.lanes as u32, plan.across as u32),
+                CubeCount::Static(features, tiles, 1),
+                plan.cube(),
+                plan.x_len,
+                plan.load.elements(),
+                plan.width(),
                 self.x.argument(),
                 gain,
+                part.argument(),
                 part.argument(),
                 bias,
                 sources,
@@ -138,13 +165,68 @@ impl Linear<'_> {
     }
 }
 
-/// `rows` rows of `y`, of `part_rows` features from `first` on.
+impl Plan {
+    /// Units that run in step have to lie along the first dimension.
+    fn cube(&self) -> CubeDim {
+        match self.lanes {
+            1 => CubeDim::new_1d(self.across as u32),
+            lanes => CubeDim::new_2d(lanes as u32, self.across as u32),
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.lanes * self.across
+    }
+
+    /// Rows of weights that an output is made of.
+    fn halves(&self) -> usize {
+        if matches!(self.finish, Finish::Gate(_)) { 2 } else { 1 }
+    }
+
+    /// Features of a unit.
+    fn outputs(&self) -> usize {
+        self.own / self.halves()
+    }
+
+    /// Words that a unit has of a row of weights at a time, and octets in them.
+    fn words(&self) -> usize {
+        self.load.words().max(self.layout.octet())
+    }
+
+    /// Rows of weights that an instruction takes at once, and how often.
+    fn width(&self) -> usize {
+        self.own.min(4)
+    }
+
+    fn chunks(&self) -> usize {
+        self.own / self.width()
+    }
+
+    fn octets(&self) -> usize {
+        self.words() / self.layout.octet()
+    }
+
+    /// Shares of the squares of a tile's rows.
+    fn squares(&self) -> usize {
+        if self.has_norm { self.tile * self.units() } else { 1 }
+    }
+
+    fn activation(&self) -> Activation {
+        match self.finish {
+            Finish::Gate(activation) => activation,
+            _ => Activation::Silu,
+        }
+    }
+}
+
+/// `rows` rows of `y`, of `part_rows` features from `first` on. `w` and `numbers` are the same weights.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is given")]
-fn multiply(
-    x: &[f32],
+fn multiply<E: Int, X: Size, N: Size, F: Size>(
+    x: &[Wide<f32, X>],
     gain: &[f32],
     w: &[u32],
+    numbers: &[Wide<E, N>],
     bias: &[f32],
     sources: &[u32],
     y: &mut [f32],
@@ -157,11 +239,10 @@ fn multiply(
     #[comptime] plan: Plan,
 ) {
     let tile = comptime!(plan.tile);
-    let own = comptime!(plan.own);
+    let outputs = comptime!(plan.outputs());
     let (rows, columns) = (rows as usize, columns as usize);
     let features = part_rows as usize;
-    let lane = lane(plan);
-    let first_feature = (CUBE_POS_X as usize * comptime!(plan.across) + UNIT_POS_Y as usize) * own;
+    let first_feature = (CUBE_POS_X as usize * comptime!(plan.across) + place(plan)) * outputs;
     let first_row = CUBE_POS_Y as usize * tile;
 
     // Where the rows of x start; rows and features beyond the last are computed as the last, and not kept.
@@ -170,222 +251,356 @@ fn multiply(
     for r in 0..tile {
         let row = usize::min(first_row + r, rows - 1);
         if comptime!(plan.has_sources) {
-            starts[r] = sources[row] as usize * columns;
+            starts[r] = sources[row] as usize * columns / comptime!(plan.x_len);
         } else {
-            starts[r] = row * columns;
+            starts[r] = row * columns / comptime!(plan.x_len);
         }
     }
-    let mut factors = Array::<f32>::new(tile);
+    let mut squares = Shared::<[f32]>::new_slice(comptime!(plan.squares()));
     if comptime!(plan.has_norm) {
-        norm_factors(x, &starts, columns, epsilon, &mut factors, plan);
+        add_squares(x, &starts, columns, &mut squares, plan);
     }
+    let mut sums = Array::<Wide<f32, F>>::new(comptime!(plan.tile * plan.chunks()));
+    add_products(x, gain, w, numbers, first_feature, features, &starts, columns, &mut sums, plan);
 
-    let mut sums = Array::<f32>::new(comptime!(plan.tile * plan.own));
-    add_products(x, gain, w, first_feature, features, 0usize, &starts, columns, &mut sums, plan);
-    add_lanes(&mut sums, plan);
-    let mut others = Array::<f32>::new(comptime!(plan.tile * plan.own));
-    if comptime!(matches!(plan.finish, Finish::Gate(_))) {
-        add_products(x, gain, w, first_feature, features, features, &starts, columns, &mut others, plan);
-        add_lanes(&mut others, plan);
-    }
-
-    if lane == 0 {
+    if comptime!(plan.lanes == 1) {
+        if comptime!(plan.has_norm) {
+            sync_cube();
+        }
         #[unroll]
-        for f in 0..own {
-            let feature = first_feature + f;
-            if feature < features {
-                let column = first as usize + feature;
-                #[unroll]
-                for r in 0..tile {
-                    if first_row + r < rows {
-                        let at = (first_row + r) * stride as usize + column;
-                        let mut sum = sums[r * own + f];
-                        if comptime!(plan.has_norm) {
-                            sum *= factors[r];
-                        }
-                        if comptime!(plan.has_bias) {
-                            sum += bias[column];
-                        }
-                        if comptime!(matches!(plan.finish, Finish::Gate(_))) {
-                            let mut other = others[r * own + f];
-                            if comptime!(plan.has_norm) {
-                                other *= factors[r];
-                            }
-                            sum = activated(sum, comptime!(plan.activation())) * other;
-                        }
-                        if comptime!(plan.finish == Finish::Add) {
-                            sum += y[at];
-                        }
-                        y[at] = sum;
-                    }
+        for r in 0..tile {
+            #[unroll]
+            for f in 0..outputs {
+                let feature = first_feature + f;
+                if feature < features && first_row + r < rows {
+                    let factor = factor_of(&squares, r, columns, epsilon, plan);
+                    let sum = of_row::<F>(&sums, r, f, plan);
+                    let up = of_row::<F>(&sums, r, comptime!(f + plan.outputs() * (plan.halves() - 1)), plan);
+                    let column = first as usize + feature;
+                    let at = (first_row + r) * stride as usize + column;
+                    finish(y, at, sum, up, factor, bias, column, plan);
                 }
             }
         }
-    }
-}
-
-impl Plan {
-    fn activation(&self) -> Activation {
-        match self.finish {
-            Finish::Gate(activation) => activation,
-            _ => Activation::Silu,
+    } else {
+        let lanes = comptime!(plan.lanes);
+        let own = comptime!(plan.own);
+        let mut shared = Shared::<[f32]>::new_slice(comptime!(plan.tile * plan.own * plan.units()));
+        let start = UNIT_POS_Y as usize * comptime!(plan.lanes * plan.tile * plan.own);
+        #[unroll]
+        for r in 0..tile {
+            #[unroll]
+            for f in 0..own {
+                shared[start + (r * own + f) * lanes + UNIT_POS_X as usize] = of_row::<F>(&sums, r, f, plan);
+            }
+        }
+        sync_cube();
+        let mut i = UNIT_POS_X as usize;
+        while i < tile * outputs {
+            let (r, f) = (i / outputs, i % outputs);
+            let feature = first_feature + f;
+            if feature < features && first_row + r < rows {
+                let factor = factor_of(&squares, r, columns, epsilon, plan);
+                let at = start + (r * own + f) * lanes;
+                let sum = sum_of(&shared, at, plan);
+                let mut up = sum;
+                if comptime!(plan.halves() == 2) {
+                    up = sum_of(&shared, at + outputs * lanes, plan);
+                }
+                let column = first as usize + feature;
+                let at = (first_row + r) * stride as usize + column;
+                finish(y, at, sum, up, factor, bias, column, plan);
+            }
+            i += lanes;
         }
     }
 }
 
-/// A unit's place along a row; a constant where there is one only, so that the addresses of activations are seen to
-/// be the same for all units.
+/// The sum of a row of activations and a row of weights of a unit's.
+#[cube]
+fn of_row<F: Size>(
+    sums: &Array<Wide<f32, F>>,
+    #[comptime] row: usize,
+    #[comptime] weights: usize,
+    #[comptime] plan: Plan,
+) -> f32 {
+    sums[comptime!(row * plan.chunks() + weights / plan.width())].extract(comptime!(weights % plan.width()))
+}
+
+/// A unit's place across rows of weights.
+#[cube]
+fn place(#[comptime] plan: Plan) -> usize {
+    if comptime!(plan.lanes == 1) { UNIT_POS_X as usize } else { UNIT_POS_Y as usize }
+}
+
+/// A unit's place along a row of weights.
 #[cube]
 fn lane(#[comptime] plan: Plan) -> usize {
     if comptime!(plan.lanes == 1) { 0usize.runtime() } else { UNIT_POS_X as usize }
 }
 
-/// A lane's share of `sum_k x[t,k] * w[n,k]` for a tile; `offset` is of the gate's and of up's rows.
+/// Stores a feature.
 #[cube]
-#[allow(clippy::too_many_arguments, reason = "what a kernel is given")]
-fn add_products(
-    x: &[f32],
-    gain: &[f32],
-    w: &[u32],
-    first_feature: usize,
-    features: usize,
-    offset: usize,
-    starts: &Array<usize>,
-    columns: usize,
-    sums: &mut Array<f32>,
+#[allow(clippy::too_many_arguments, reason = "what it is made of")]
+fn finish(
+    y: &mut [f32],
+    at: usize,
+    sum: f32,
+    up: f32,
+    factor: f32,
+    bias: &[f32],
+    column: usize,
     #[comptime] plan: Plan,
 ) {
-    let tile = comptime!(plan.tile);
-    let own = comptime!(plan.own);
-    let layout = comptime!(plan.layout);
-    #[unroll]
-    for i in 0..comptime!(plan.tile * plan.own) {
-        sums[i] = 0.0;
+    let mut value = sum;
+    if comptime!(plan.has_norm) {
+        value *= factor;
     }
-    let groups = (columns + 31) / 32;
-    let blocks = (groups + comptime!(layout.groups - 1)) / comptime!(layout.groups);
-    let row_words = blocks * comptime!(layout.block());
-    let mut weights = Array::<f32>::new(comptime!(8 * plan.own));
+    if comptime!(plan.has_bias) {
+        value += bias[column];
+    }
+    if comptime!(matches!(plan.finish, Finish::Gate(_))) {
+        let mut other = up;
+        if comptime!(plan.has_norm) {
+            other *= factor;
+        }
+        value = activated(value, comptime!(plan.activation())) * other;
+    }
+    if comptime!(plan.finish == Finish::Add) {
+        value += y[at];
+    }
+    y[at] = value;
+}
+
+/// A lane's share of `sum_k x[t,k] * w[n,k]` for a tile.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "what a kernel is given")]
+fn add_products<E: Int, X: Size, N: Size, F: Size>(
+    x: &[Wide<f32, X>],
+    gain: &[f32],
+    w: &[u32],
+    numbers: &[Wide<E, N>],
+    first_feature: usize,
+    features: usize,
+    starts: &Array<usize>,
+    columns: usize,
+    sums: &mut Array<Wide<f32, F>>,
+    #[comptime] plan: Plan,
+) {
+    let own = comptime!(plan.own);
+    let chunks = comptime!(plan.chunks());
+    let width = comptime!(plan.width());
+    let layout = comptime!(plan.layout);
+    let words_len = comptime!(plan.words());
+    let octet_len = comptime!(plan.layout.octet());
+    #[unroll]
+    for i in 0..comptime!(plan.tile * plan.chunks()) {
+        sums[i] = Wide::<f32, F>::new(0.0f32);
+    }
+    let sections = sections(columns, layout);
+    // Of a gated matrix, the rows of gate come first, then up's.
     let mut rows = Array::<usize>::new(own);
+    let mut loads = Array::<usize>::new(own);
     #[unroll]
     for f in 0..own {
-        rows[f] = (usize::min(first_feature + f, features - 1) + offset) * row_words;
+        let feature = usize::min(first_feature + f % comptime!(plan.outputs()), features - 1);
+        rows[f] = (feature + features * comptime!(f / plan.outputs())) * sections.row;
+        loads[f] = (rows[f] + sections.numbers) / comptime!(plan.load.words());
     }
-    let mut scale = Array::<f32>::new(own);
-    let mut shift = Array::<f32>::new(own);
+    let mut words = Array::<Wide<u32, F>>::new(comptime!(plan.chunks() * plan.words()));
+    let mut weights = Array::<Wide<f32, F>>::new(comptime!(plan.chunks() * 8));
+    let mut scales = Array::<Wide<f32, F>>::new(comptime!(plan.chunks() * 2));
+    let mut bits = Array::<Wide<u32, F>>::new(comptime!(plan.chunks() * 2));
+    let groups = (columns + 31) / 32;
     let mut group = lane(plan);
     while group < groups {
-        let block = group / comptime!(layout.groups) * comptime!(layout.block());
-        let within = group % comptime!(layout.groups);
-        let at = block + comptime!(layout.header) + within * comptime!(layout.group);
         #[unroll]
-        for f in 0..own {
-            let scales = scales(w, rows[f] + block, within, comptime!(plan.dtype));
-            scale[f] = scales.a;
-            shift[f] = scales.b;
+        for c in 0..chunks {
+            let of = group_at::<F>(
+                w,
+                &rows,
+                &sections,
+                group,
+                comptime!(c * plan.width()),
+                width,
+                comptime!(plan.dtype),
+                layout,
+            );
+            scales[2 * c] = of.a;
+            scales[2 * c + 1] = of.b;
+            bits[2 * c] = of.high;
+            bits[2 * c + 1] = of.higher;
         }
-        for octet in 0..4usize {
+        for part in 0..comptime!(4 / plan.octets()) {
+            let at = group * comptime!(plan.layout.group / plan.load.words())
+                + part * comptime!(plan.words() / plan.load.words());
             #[unroll]
-            for f in 0..own {
-                let scales = Scales { a: scale[f], b: shift[f] };
-                decode(
-                    w,
-                    rows[f] + at,
-                    octet,
-                    &scales,
-                    &mut weights,
-                    comptime!(8 * f),
-                    comptime!(plan.dtype),
-                );
-            }
-            let column = group * 32 + octet * 8;
-            #[unroll]
-            for j in 0..8usize {
-                // Weights beyond the last column are zeros.
-                let k =
-                    if comptime!(plan.is_ragged) { usize::min(column + j, columns - 1) } else { column + j };
-                let mut gain_k = 1.0f32;
-                if comptime!(plan.has_norm) {
-                    gain_k = gain[k];
-                }
+            for c in 0..chunks {
                 #[unroll]
-                for r in 0..tile {
-                    let mut value = x[starts[r] + k];
-                    if comptime!(plan.has_norm) {
-                        value *= gain_k;
-                    }
+                for i in 0..comptime!(plan.words() / plan.load.words()) {
+                    load::<E, N, F>(
+                        numbers,
+                        &loads,
+                        at + i,
+                        &mut words,
+                        comptime!(c * plan.width()),
+                        width,
+                        comptime!(c * plan.words() + i * plan.load.words()),
+                        comptime!(plan.load),
+                    );
+                }
+            }
+            for within in 0..comptime!(plan.octets()) {
+                let octet = part * comptime!(plan.octets()) + within;
+                #[unroll]
+                for c in 0..chunks {
+                    let of = Group::<F> {
+                        a: scales[2 * c],
+                        b: scales[2 * c + 1],
+                        high: bits[2 * c],
+                        higher: bits[2 * c + 1],
+                    };
+                    let from = comptime!(c * plan.words());
+                    decode::<F>(
+                        &words,
+                        from,
+                        octet,
+                        &of,
+                        &mut weights,
+                        comptime!(8 * c),
+                        comptime!(plan.dtype),
+                    );
+                    // The next octet's words take the place of this one's.
                     #[unroll]
-                    for f in 0..own {
-                        sums[r * own + f] += weights[8 * f + j] * value;
+                    for i in 0..comptime!(plan.words() - plan.layout.octet()) {
+                        words[c * words_len + i] = words[c * words_len + i + octet_len];
                     }
                 }
+                let column = group * 32 + octet * 8;
+                add_octet::<X, F>(x, gain, &mut weights, column, starts, columns, sums, plan);
             }
         }
         group += comptime!(plan.lanes);
     }
 }
 
-/// Gives every lane the sums of all.
+/// The products of an octet of weights with those columns of the tile's rows.
 #[cube]
-fn add_lanes(sums: &mut Array<f32>, #[comptime] plan: Plan) {
-    if comptime!(plan.lanes > 1) {
-        let count = comptime!(plan.tile * plan.own);
-        let lanes = comptime!(plan.lanes);
-        let mut shared =
-            Shared::<[f32]>::new_slice(comptime!(plan.tile * plan.own * plan.lanes * plan.across));
-        let start = UNIT_POS_Y as usize * lanes * count;
+#[allow(clippy::too_many_arguments, reason = "what a kernel is given")]
+fn add_octet<X: Size, F: Size>(
+    x: &[Wide<f32, X>],
+    gain: &[f32],
+    weights: &mut Array<Wide<f32, F>>,
+    column: usize,
+    starts: &Array<usize>,
+    columns: usize,
+    sums: &mut Array<Wide<f32, F>>,
+    #[comptime] plan: Plan,
+) {
+    let chunks = comptime!(plan.chunks());
+    if comptime!(plan.has_norm) {
         #[unroll]
-        for i in 0..count {
-            shared[start + i * lanes + UNIT_POS_X as usize] = sums[i];
-        }
-        sync_cube();
-        #[unroll]
-        for i in 0..count {
-            let mut sum = 0.0f32;
-            for lane in 0..lanes {
-                sum += shared[start + i * lanes + lane];
+        for j in 0..8usize {
+            let gain = Wide::<f32, F>::new(gain[column_of(column + j, columns, plan)]);
+            #[unroll]
+            for c in 0..chunks {
+                weights[8 * c + j] *= gain;
             }
-            sums[i] = sum;
         }
-        sync_cube();
+    }
+    let mut values = Array::<f32>::new(8usize);
+    #[unroll]
+    for r in 0..comptime!(plan.tile) {
+        if comptime!(plan.shares) {
+            let at = starts[r] + column_of(column + UNIT_POS_X as usize, columns, plan);
+            let value = x[at].extract(0usize);
+            #[unroll]
+            for j in 0..8usize {
+                values[j] = plane_broadcast(value, comptime!(j as u32));
+            }
+        } else {
+            #[unroll]
+            for i in 0..comptime!(8 / plan.x_len) {
+                let at = column_of(column + i * comptime!(plan.x_len), columns, plan);
+                let loaded = x[starts[r] + at / comptime!(plan.x_len)];
+                #[unroll]
+                for j in 0..comptime!(plan.x_len) {
+                    values[i * comptime!(plan.x_len) + j] = loaded.extract(j);
+                }
+            }
+        }
+        #[unroll]
+        for j in 0..8usize {
+            let value = Wide::<f32, F>::new(values[j]);
+            #[unroll]
+            for c in 0..chunks {
+                sums[r * chunks + c] += weights[8 * c + j] * value;
+            }
+        }
     }
 }
 
-/// `1 / sqrt(mean(x^2) + epsilon)` of every row of a tile.
+/// A column that is there: weights beyond the last are zeros.
 #[cube]
-fn norm_factors(
-    x: &[f32],
+fn column_of(column: usize, columns: usize, #[comptime] plan: Plan) -> usize {
+    if comptime!(plan.is_ragged) { usize::min(column, columns - 1) } else { column }
+}
+
+/// The lanes' shares of a sum, in their order.
+#[cube]
+fn sum_of(shared: &Shared<[f32]>, at: usize, #[comptime] plan: Plan) -> f32 {
+    let mut sum = 0.0f32;
+    for lane in 0..comptime!(plan.lanes) {
+        sum += shared[at + lane];
+    }
+    sum
+}
+
+/// Each unit's share of the sums of squares of a tile's rows.
+#[cube]
+fn add_squares<X: Size>(
+    x: &[Wide<f32, X>],
     starts: &Array<usize>,
     columns: usize,
-    epsilon: f32,
-    factors: &mut Array<f32>,
+    squares: &mut Shared<[f32]>,
     #[comptime] plan: Plan,
 ) {
-    let tile = comptime!(plan.tile);
-    let units = comptime!(plan.lanes * plan.across);
     let unit = UNIT_POS as usize;
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(plan.tile * plan.lanes * plan.across));
     #[unroll]
-    for r in 0..tile {
+    for r in 0..comptime!(plan.tile) {
         let mut sum = 0.0f32;
         let mut k = unit;
-        while k < columns {
-            let value = x[starts[r] + k];
-            sum += value * value;
-            k += units;
+        while k < columns / comptime!(plan.x_len) {
+            let loaded = x[starts[r] + k];
+            #[unroll]
+            for j in 0..comptime!(plan.x_len) {
+                let value = loaded.extract(j);
+                sum += value * value;
+            }
+            k += comptime!(plan.units());
         }
-        shared[r * units + unit] = sum;
+        squares[r * comptime!(plan.units()) + unit] = sum;
     }
-    sync_cube();
-    #[unroll]
-    for r in 0..tile {
+}
+
+/// `1 / sqrt(mean(x^2) + epsilon)` of a row of the tile, by the units' shares in their order.
+#[cube]
+fn factor_of(
+    squares: &Shared<[f32]>,
+    row: usize,
+    columns: usize,
+    epsilon: f32,
+    #[comptime] plan: Plan,
+) -> f32 {
+    let mut factor = 1.0f32;
+    if comptime!(plan.has_norm) {
         let mut sum = 0.0f32;
-        for unit in 0..units {
-            sum += shared[r * units + unit];
+        for unit in 0..comptime!(plan.units()) {
+            sum += squares[row * comptime!(plan.units()) + unit];
         }
-        factors[r] = 1.0 / f32::sqrt(sum / columns as f32 + epsilon);
+        factor = 1.0 / f32::sqrt(sum / columns as f32 + epsilon);
     }
-    sync_cube();
+    factor
 }
 
 const _: () = assert!(GROUP == 32 && OCTET == 8, "the loops above have them as numbers");
