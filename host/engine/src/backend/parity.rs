@@ -30,8 +30,10 @@ macro_rules! parity_suite {
                 what_follows_a_layer_is_the_references,
                 rows_of_a_table_are_added,
                 attention_is_the_references_for_every_shape,
+                attention_over_a_long_context_is_the_references,
                 a_row_has_the_same_bits_in_every_batch,
                 attention_has_the_same_bits_however_a_prompt_is_cut,
+                a_long_row_has_the_same_bits_beside_short_ones,
                 a_stale_block_does_not_reach_the_result,
             );
         }
@@ -418,7 +420,7 @@ struct Conversation {
 }
 
 const LAYERS: usize = 2;
-const BLOCKS_OF_SEQUENCE: usize = 48;
+const BLOCKS_OF_SEQUENCE: usize = 72;
 
 impl Conversation {
     fn new(heads: Heads, steps: &[&[usize]]) -> Self {
@@ -536,6 +538,19 @@ fn attention_is_the_references_for_every_shape<B: Backend>(mut backend: B) {
     other.check(&mut backend);
 }
 
+/// Contexts around the multiples of 512 positions, where a device may split them.
+fn attention_over_a_long_context_is_the_references<B: Backend>(mut backend: B) {
+    let mut steps: Vec<&[usize]> = vec![&[509, 3]];
+    steps.extend([&[1, 1][..]; 5]);
+    steps.extend([&[509, 31][..], &[1, 1], &[1, 1]]);
+    for (window, heads) in [(None, heads(3, 1, 8)), (Some(300), heads(2, 2, 12)), (Some(600), heads(1, 1, 8))]
+    {
+        Conversation::new(Heads { window, ..heads }, &steps).check(&mut backend);
+    }
+    let heads = Heads { causal: false, ..heads(1, 1, 8) };
+    Conversation::new(heads, &[&[523, 3, 1025, 512]]).check(&mut backend);
+}
+
 fn a_row_has_the_same_bits_in_every_batch<B: Backend>(mut backend: B) {
     let same = |some: &[f32], all: &[f32], what: String| assert!(some == all, "{what}");
     for dtype in DType::ALL {
@@ -583,6 +598,19 @@ fn attention_has_the_same_bits_however_a_prompt_is_cut<B: Backend>(mut backend: 
             let cut = Conversation { kv_type, ..Conversation::new(heads, steps) }.outputs(&mut backend);
             assert!(cut == whole, "window {window:?}, heads of {size}, steps {steps:?}");
         }
+    }
+}
+
+fn a_long_row_has_the_same_bits_beside_short_ones<B: Backend>(mut backend: B) {
+    for (window, size) in [(None, 16), (Some(530), 20)] {
+        let heads = Heads { window, ..heads(3, 1, size) };
+        let together: [&[usize]; 5] = [&[510, 40, 601], &[1, 1, 1], &[1, 1, 1], &[1, 1, 1], &[3, 3, 3]];
+        let apart: Vec<[usize; 3]> =
+            together.iter().flat_map(|step| [[step[0], 0, 0], [0, step[1], 0], [0, 0, step[2]]]).collect();
+        let apart: Vec<&[usize]> = apart.iter().map(|step| &step[..]).collect();
+        let together = Conversation::new(heads, &together).outputs(&mut backend);
+        let apart = Conversation::new(heads, &apart).outputs(&mut backend);
+        assert!(together == apart, "window {window:?}, heads of {size}");
     }
 }
 

@@ -222,8 +222,8 @@ impl Plan {
 /// `rows` rows of `y`, of `part_rows` features from `first` on. `w` and `numbers` are the same weights.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is given")]
-fn multiply<E: Int, X: Size, N: Size, F: Size>(
-    x: &[Wide<f32, X>],
+fn multiply<E: Int, C: Size, N: Size, F: Size>(
+    x: &[Wide<f32, C>],
     gain: &[f32],
     w: &[u32],
     numbers: &[Wide<E, N>],
@@ -375,8 +375,8 @@ fn finish(
 /// A lane's share of `sum_k x[t,k] * w[n,k]` for a tile.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is given")]
-fn add_products<E: Int, X: Size, N: Size, F: Size>(
-    x: &[Wide<f32, X>],
+fn add_products<E: Int, C: Size, N: Size, F: Size>(
+    x: &[Wide<f32, C>],
     gain: &[f32],
     w: &[u32],
     numbers: &[Wide<E, N>],
@@ -477,7 +477,7 @@ fn add_products<E: Int, X: Size, N: Size, F: Size>(
                     }
                 }
                 let column = group * 32 + octet * 8;
-                add_octet::<X, F>(x, gain, &mut weights, column, starts, columns, sums, plan);
+                add_octet::<C, F>(x, gain, &mut weights, column, starts, columns, sums, plan);
             }
         }
         group += comptime!(plan.lanes);
@@ -487,8 +487,8 @@ fn add_products<E: Int, X: Size, N: Size, F: Size>(
 /// The products of an octet of weights with those columns of the tile's rows.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is given")]
-fn add_octet<X: Size, F: Size>(
-    x: &[Wide<f32, X>],
+fn add_octet<C: Size, F: Size>(
+    x: &[Wide<f32, C>],
     gain: &[f32],
     weights: &mut Array<Wide<f32, F>>,
     column: usize,
@@ -558,8 +558,8 @@ fn sum_of(shared: &Shared<[f32]>, at: usize, #[comptime] plan: Plan) -> f32 {
 
 /// Each unit's share of the sums of squares of a tile's rows.
 #[cube]
-fn add_squares<X: Size>(
-    x: &[Wide<f32, X>],
+fn add_squares<C: Size>(
+    x: &[Wide<f32, C>],
     starts: &Array<usize>,
     columns: usize,
     squares: &mut Shared<[f32]>,

@@ -343,7 +343,8 @@ impl Backend for Gpu {
         out: &mut Buffer,
     ) {
         self.steps.prepare(&self.device, batch);
-        Attention { step: self.steps.step(), layer, heads, qkv, cache, out }.run(&self.device);
+        let parts = self.steps.parts(&self.device, heads);
+        Attention { step: self.steps.step(), parts, layer, heads, qkv, cache, out }.run(&self.device);
     }
 
     fn rope_attention(
@@ -363,10 +364,11 @@ impl Backend for Gpu {
             return self.attention(batch, layer, heads, qkv, cache, out);
         }
         let angles = &self.steps.angles(&self.device, rope);
+        let parts = self.steps.parts(&self.device, heads);
         let norms = norms.map(|norms| (norms.query, norms.key, norms.epsilon));
         let (step, pairs, turning) = (self.steps.step(), rope.pairs, rope.frequencies.len());
         let rope = RopeStore { step, layer, heads, norms, pairs, angles, turning, qkv, cache };
-        RopeAttention { rope, out }.run(&self.device);
+        RopeAttention { rope, parts, out }.run(&self.device);
     }
 
     fn linear_add(&mut self, rows: StepRows, a: &Buffer, w: &Matrix, x: &mut Buffer) {

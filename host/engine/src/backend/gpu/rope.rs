@@ -194,29 +194,45 @@ pub(super) fn turned(
 ) -> f32 {
     let mut value = head[d];
     if d < 2 * turning {
-        let mut pair = d / 2;
-        let mut is_first = d % 2 == 0;
-        let mut other = d + 1;
-        if !is_first {
-            other = d - 1;
-        }
-        if comptime!(pairs == RopePairs::Halves) {
-            is_first = d < turning;
-            pair = d;
-            other = d + turning;
-            if !is_first {
-                pair = d - turning;
-                other = d - turning;
-            }
-        }
-        let at = 2 * (row * turning + pair);
-        if is_first {
-            value = value * angles[at] - head[other] * angles[at + 1];
+        let turn = turn(row, d, turning, pairs);
+        let other = head[turn.other];
+        let (cos, sin) = (angles[turn.angle], angles[turn.angle + 1]);
+        if turn.is_first {
+            value = value * cos - other * sin;
         } else {
-            value = head[other] * angles[at + 1] + value * angles[at];
+            value = other * sin + value * cos;
         }
     }
     value
+}
+
+/// The element that one turns with, whether it is the second, and where their angle lies.
+#[derive(CubeType)]
+pub(super) struct Turn {
+    pub(super) other: usize,
+    pub(super) is_first: bool,
+    pub(super) angle: usize,
+}
+
+/// How an element of a row's head turns.
+#[cube]
+pub(super) fn turn(row: usize, d: usize, turning: usize, #[comptime] pairs: RopePairs) -> Turn {
+    let mut pair = d / 2;
+    let mut is_first = d % 2 == 0;
+    let mut other = d + 1;
+    if !is_first {
+        other = d - 1;
+    }
+    if comptime!(pairs == RopePairs::Halves) {
+        is_first = d < turning;
+        pair = d;
+        other = d + turning;
+        if !is_first {
+            pair = d - turning;
+            other = d - turning;
+        }
+    }
+    Turn { other, is_first, angle: 2 * (row * turning + pair) }
 }
 
 /// The nearest bf16, ties to even.

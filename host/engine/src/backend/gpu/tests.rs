@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{Config, gguf::Gguf, models, testing};
+use crate::{Config, backend::Span, gguf::Gguf, models, testing};
 
 /// The first adapter, whatever it is, with the kernels of a graphics processor.
 fn device() -> Arc<Device> {
@@ -67,4 +67,74 @@ fn a_matrix_larger_than_a_binding_is_split_by_rows() {
     let tiny = Gpu::sharing(Arc::new(Device::open(0).unwrap().with_binding_bytes_max(100)));
     let error = tiny.matrix(&[tensor]).unwrap_err().to_string();
     assert!(error.contains("blk.0.attn_k.weight") && error.ends_with("the device takes 100"), "{error}");
+}
+
+/// Rows whose contexts have up to three parts.
+struct LongRows {
+    backend: Gpu,
+    positions: Vec<u32>,
+    blocks: Vec<BlockId>,
+    heads: Heads,
+    qkv: Buffer,
+    cache: Cache,
+}
+
+impl LongRows {
+    fn new(positions: Vec<u32>) -> Self {
+        const SIZE: usize = 8;
+        let mut backend = Gpu::sharing(device());
+        let shape = CacheShape { layers: 1, kv_heads: 1, head_size: SIZE, blocks: 80, kv_type: KvType::Bf16 };
+        let mut cache = backend.cache(shape).unwrap();
+        for block in 0..shape.blocks {
+            // Values from 0.5 to 2.
+            let word = |i: usize| (0x3f00 | ((37 * i + 11 * block) & 0xff) as u16).to_le_bytes();
+            let bytes: Vec<u8> = (0..backend.block_bytes(shape) / 2).flat_map(word).collect();
+            backend.write_block(&mut cache, BlockId(block as u32), &bytes).unwrap();
+        }
+        let heads = Heads { query: 2, kv: 1, size: SIZE, scale: 0.3, window: None, causal: true };
+        let columns = 4 * SIZE;
+        let values: Vec<f32> = (0..positions.len() * columns).map(|i| (i as f32).sin()).collect();
+        let handle = backend.device.vector(&values).handle;
+        let qkv = Buffer { handle, rows: positions.len(), columns };
+        let blocks = (0..shape.blocks as u32).map(BlockId).collect();
+        Self { backend, positions, blocks, heads, qkv, cache }
+    }
+
+    /// The rows' attention, so many at a time if that is said, and the dispatches that it took.
+    fn attend(&mut self, rows_at_a_time: Option<usize>) -> (Vec<f32>, u64) {
+        let Self { backend, positions, blocks, heads, qkv, cache } = self;
+        let rows = positions.len();
+        let batch = Batch {
+            tokens: &vec![0; rows],
+            positions,
+            spans: &[Span { rows: 0..rows, blocks: 0..blocks.len() }],
+            blocks,
+            generated: 0,
+        };
+        let device = backend.device.clone();
+        let out = device.buffer(rows, heads.query * heads.size);
+        backend.steps.prepare(&device, batch);
+        let mut parts = backend.steps.parts(&device, *heads);
+        parts.rows = rows_at_a_time.unwrap_or(parts.rows);
+        let before = device.dispatches();
+        let (step, layer) = (backend.steps.step(), 0);
+        Attention { step, parts, layer, heads: *heads, qkv, cache, out: &out }.run(&device);
+        let dispatches = device.dispatches() - before;
+        (backend.read(&out, rows).unwrap().to_vec(), dispatches)
+    }
+}
+
+#[test]
+fn contexts_are_split_from_the_first_part_on() {
+    for (position, dispatches) in [(0, 1), (511, 1), (512, 2), (1100, 2)] {
+        assert_eq!(LongRows::new(vec![position]).attend(None).1, dispatches, "position {position}");
+    }
+}
+
+#[test]
+fn parts_that_have_no_room_at_once_are_computed_one_after_another() {
+    let mut rows = LongRows::new((505..515).chain(1020..1030).collect());
+    let ((at_once, two), (in_turns, six)) = (rows.attend(None), rows.attend(Some(7)));
+    assert_eq!((two, six), (2, 6));
+    assert_eq!(at_once, in_turns);
 }

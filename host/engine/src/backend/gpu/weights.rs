@@ -406,14 +406,14 @@ pub(super) fn decode<F: Size>(
             let mut q = bits_of::<F>(words[from], comptime!(4 * j as u32), 15u32);
             if comptime!(matches!(dtype, DType::Q5_0 | DType::Q5_1 | DType::Q5_K)) {
                 let high = bits_of::<F>(group.high, 8 * octet as u32 + comptime!(j as u32), 1u32);
-                q = q | (high << Vector::<u32, F>::new(4u32));
+                q |= high << Vector::<u32, F>::new(4u32);
             }
             let mut a = group.a;
             if comptime!(dtype == DType::Q6_K) {
                 let is_first = octet < 2;
                 let words = select(is_first, group.high, group.higher);
                 let high = bits_of::<F>(words, 16 * (octet as u32 % 2) + comptime!(2 * j as u32), 3u32);
-                q = q | (high << Vector::<u32, F>::new(4u32));
+                q |= high << Vector::<u32, F>::new(4u32);
                 a = select(is_first, group.a, group.b);
             }
             let zero = comptime!(match dtype {
