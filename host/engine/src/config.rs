@@ -34,8 +34,9 @@ pub enum KvType {
 pub struct Config {
     /// Folder of the model catalogue.
     pub models_dir: PathBuf,
-    /// What computes.
-    pub device: Device,
+    /// What computes, at least one. Models are placed by free memory on those that have memory of their own; beside
+    /// them the processor takes only models that none of them could ever hold, which are refused without it.
+    pub devices: Vec<Device>,
     /// Compute threads of a step.
     pub threads: usize,
     /// Sequences that run in one batch.
@@ -69,6 +70,10 @@ pub struct Config {
 pub struct Residency {
     /// Bytes that all models have in memory; for one that is wanted beyond it, others go to sleep.
     pub memory_bytes_max: u64,
+    /// The same in the memory of each device that has its own; `None` takes most of what its driver says there is.
+    pub device_memory_bytes_max: Option<u64>,
+    /// Time that a device may take for a step; beyond it the step fails and the device is opened again.
+    pub device_wait_max: Duration,
     /// Callers that wait for one model; beyond it a caller is [`Error::Overloaded`](crate::Error).
     pub waiters_max: usize,
     /// Time that a caller waits for a model to wake; beyond it, it is [`Error::Overloaded`](crate::Error).
@@ -121,6 +126,8 @@ impl Residency {
         let (part, whole) = MEMORY_SHARE;
         Self {
             memory_bytes_max: memory::total_bytes() / whole * part,
+            device_memory_bytes_max: None,
+            device_wait_max: Duration::from_secs(120),
             waiters_max: 1024,
             wake_wait_max: Duration::from_secs(120),
             awake_idle: Some(Duration::from_secs(5 * 60)),
@@ -146,7 +153,7 @@ impl Config {
         Self {
             residency: Residency::new(models_dir.join("ready")),
             models_dir,
-            device: Device::default(),
+            devices: vec![Device::default()],
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             sequences_max: 32,
             queue_max: 1024,
@@ -174,7 +181,19 @@ impl Config {
             Some((name, found, least)) => {
                 Err(Error::Invalid(format!("{name} is {found}, expected at least {least}")))
             }
-            None => self.check_guesses(self.guess_tokens),
+            None => {
+                self.check_devices()?;
+                self.check_guesses(self.guess_tokens)
+            }
+        }
+    }
+
+    fn check_devices(&self) -> Result<(), Error> {
+        let again = self.devices.iter().enumerate().find(|(at, device)| self.devices[..*at].contains(device));
+        match (self.devices.is_empty(), again) {
+            (true, _) => Err(Error::Invalid("devices is empty: models compute on nothing".into())),
+            (_, Some((_, device))) => Err(Error::Invalid(format!("devices has {device:?} twice"))),
+            _ => Ok(()),
         }
     }
 

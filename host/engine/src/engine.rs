@@ -1,11 +1,10 @@
 //! The handle on the engine's threads.
 
 use std::{
-    fmt,
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        mpsc::{SyncSender, TrySendError, channel, sync_channel},
+        mpsc::{TrySendError, channel, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -13,18 +12,18 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-#[cfg(feature = "gpu")]
-use crate::backend::gpu::{self, Gpu};
 use crate::{
-    Caller, Catalog, Config, Device, Error, Model, ModelInfo, Prefix, Stats,
-    backend::{Backend, cpu::Cpu, reference::Reference},
-    loader::{Loaded, Loader, ModelId, Source, Task},
+    Caller, Catalog, Config, DeviceStats, Error, Model, ModelInfo, Prefix, Stats,
+    devices::{Known, Opened},
+    loader::{Loaded, Loader, Source, Task},
     ready::Store,
-    residency::{Ask, Bounds, KeepAlive, Keeper, Lease, ModelResidency, Resolver, Tier, Wish},
-    worker::{Command, Job, Queue, Work, Worker},
+    residency::{
+        Ask, Bounds, Budget, DeviceId, KeepAlive, Keeper, Lease, ModelResidency, Resolver, Tier, Wish,
+    },
+    worker::{Job, Queue, Work, Worker, Workers},
 };
 
-/// The engine: one thread that owns every awake model's state, one that wakes models and takes them
+/// The engine: for each device one thread that owns its awake models' state, one thread that wakes models and takes them
 /// down, one that decides when, and handles to them. The threads end when the last handle on the engine
 /// and its models is gone and what still runs is done, or by [`Engine::shutdown`].
 #[derive(Clone, Debug)]
@@ -45,52 +44,36 @@ pub struct Open {
 #[derive(Debug)]
 pub(crate) struct Handle {
     config: Config,
-    commands: SyncSender<Command>,
+    workers: Workers,
     keeper: Arc<Keeper>,
     queue: Arc<Queue>,
     stats: watch::Receiver<Stats>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    gauge: Gauge,
+    devices: Vec<Known>,
 }
 
-/// Memory of a device, in bytes.
+/// A device of the engine, and what is in its memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// The device's name.
-    pub name: String,
+    /// `cpu`, or `gpu:` and its index.
+    pub device: String,
+    /// What its maker calls it, where that is known.
+    pub name: Option<String>,
+    /// Bytes that models have there at most.
+    pub models_bytes: u64,
+    /// The bound on them.
+    pub memory_bytes_max: u64,
+    /// What the device itself counts, if it has memory of its own.
+    pub gauge: Option<DeviceGauge>,
+}
+
+/// A device's memory as its allocator counts it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceGauge {
     /// What models, their caches and buffers have.
     pub used_bytes: u64,
     /// What was taken from the system for them.
     pub reserved_bytes: u64,
-}
-
-/// Looks at a device that has memory of its own.
-struct Gauge(#[cfg(feature = "gpu")] Option<Arc<gpu::Device>>);
-
-#[cfg(feature = "gpu")]
-impl Gauge {
-    const NONE: Self = Self(None);
-
-    fn memory(&self) -> Option<DeviceMemory> {
-        let device = self.0.as_ref()?;
-        let (used_bytes, reserved_bytes) = device.memory();
-        Some(DeviceMemory { name: device.adapter().name.clone(), used_bytes, reserved_bytes })
-    }
-}
-
-#[cfg(not(feature = "gpu"))]
-impl Gauge {
-    const NONE: Self = Self();
-
-    fn memory(&self) -> Option<DeviceMemory> {
-        None
-    }
-}
-
-impl fmt::Debug for Gauge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gauge")
-    }
 }
 
 impl Engine {
@@ -101,15 +84,9 @@ impl Engine {
     /// be started. A device that is not there is the first, one that doesn't start the second.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
-        match config.device {
-            Device::Cpu => Self::start_on(Cpu::new(config.threads), config, Gauge::NONE),
-            #[cfg(feature = "gpu")]
-            Device::Gpu(index) => {
-                let device = Arc::new(gpu::Device::open(index)?);
-                Self::start_on(Gpu::sharing(device.clone()), config, Gauge(Some(device)))
-            }
-            Device::Reference => Self::start_on(Reference, config, Gauge::NONE),
-        }
+        let devices = config.devices.iter().map(|device| Opened::open(*device, &config));
+        let devices = devices.collect::<Result<Vec<_>, _>>()?;
+        Self::start_on(devices, config)
     }
 
     /// [`Engine::open_with`] what the engine has by default.
@@ -172,15 +149,21 @@ impl Engine {
         self.handle.keeper.watch()
     }
 
-    /// Bytes that models have in memory at most, and the bound on them.
+    /// Bytes that models have in the memory of all devices at most, and the bound on them.
     pub fn memory(&self) -> (u64, u64) {
-        self.handle.keeper.memory()
+        let devices =
+            (0..self.handle.devices.len()).map(|index| self.handle.keeper.memory_of(DeviceId(index)));
+        devices.fold((0, 0), |(used, max): (u64, u64), (more, most)| (used + more, max.saturating_add(most)))
     }
 
-    /// The device that models compute on, if it has memory of its own, and what is in that. Blocks while the device is
-    /// busy.
-    pub fn device(&self) -> Option<DeviceMemory> {
-        self.handle.gauge.memory()
+    /// The devices that models compute on, and what is in their memory. Blocks while a device is busy.
+    pub fn devices(&self) -> Vec<DeviceMemory> {
+        let devices = self.handle.devices.iter().enumerate().map(|(index, device)| {
+            let (models_bytes, memory_bytes_max) = self.handle.keeper.memory_of(DeviceId(index));
+            let (device, name, gauge) = (device.device.clone(), device.name.clone(), device.gauge.read());
+            DeviceMemory { device, name, models_bytes, memory_bytes_max, gauge }
+        });
+        devices.collect()
     }
 
     /// The models that are awake.
@@ -203,8 +186,8 @@ impl Engine {
     pub fn shutdown(&self) {
         self.handle.keeper.close();
         let (left, residents) = channel();
-        // An error means that it has ended already.
-        drop(self.handle.commands.send(Command::Shutdown { left }));
+        self.handle.workers.shut_down(&left);
+        drop(left);
         self.handle.keeper.hand_over(Task::Stop { left: residents });
         let mut threads = self.handle.threads.lock().expect("nothing panics while this is locked");
         for thread in threads.drain(..) {
@@ -213,33 +196,48 @@ impl Engine {
         }
     }
 
-    fn start_on(backend: impl Backend, config: Config, gauge: Gauge) -> Result<Self, Error> {
+    fn start_on(devices: Vec<Opened>, config: Config) -> Result<Self, Error> {
         let catalog = Catalog::open(&config.models_dir)?;
-        // Room for every queued job; a model's arrival and departure wait for their turn.
-        let (commands, commands_in) = sync_channel(config.queue_max);
         let (orders, orders_in) = sync_channel(config.queue_max);
         let (tasks, tasks_in) = channel();
         let ready_dir = &config.residency.ready_dir;
         let store = Store::open(ready_dir, config.residency.ready_bytes_max)
             .map_err(|error| Error::Failed(format!("folder {}: {error}", ready_dir.display())))?;
-        let (stats_in, stats) = watch::channel(Stats::default());
-        let keeper = Keeper::new(bounds(&config), orders, tasks);
-        let lost = Arc::downgrade(&keeper);
-        let worker = Worker::new(commands_in, stats_in, move |id| {
-            lost.upgrade().inspect(|keeper| keeper.lost(id));
-        });
+        let names: Arc<[String]> = devices.iter().map(|device| device.known.device.clone()).collect();
+        let keeper = Keeper::new(bounds(&config, &devices), names.clone(), orders, tasks);
         let weak = || Arc::downgrade(&keeper);
-        let resolver =
-            Resolver::new(orders_in, weak(), catalog, store.clone(), backend.clone(), config.clone());
-        let loader = Loader::new(tasks_in, weak(), backend, config.clone(), commands.clone(), store);
-        let threads = vec![
-            spawn("engine", move || worker.run())?,
-            spawn("loader", move || loader.run())?,
-            spawn("residency", move || resolver.run())?,
-        ];
+
+        let idle = |name: &String| DeviceStats { name: name.clone(), busy: Duration::ZERO };
+        let stats = Stats { models: Vec::new(), devices: names.iter().map(idle).collect() };
+        let (stats_in, stats) = watch::channel(stats);
+        let stats_in = Arc::new(stats_in);
+        // Room for every queued job; a model's arrival and departure wait for their turn.
+        let (commands, commands_in): (Vec<_>, Vec<_>) =
+            devices.iter().map(|_| sync_channel(config.queue_max)).unzip();
+        let workers = Workers::new(commands);
+        let mut threads = Vec::new();
+        for (index, commands) in commands_in.into_iter().enumerate() {
+            let lost = weak();
+            let lost = move |id| drop(lost.upgrade().inspect(|keeper| keeper.lost(id)));
+            let worker = Worker::new(DeviceId(index), commands, stats_in.clone(), lost);
+            let name = if index == 0 { "engine".to_owned() } else { format!("engine-{index}") };
+            threads.push(spawn(&name, move || worker.run())?);
+        }
+
+        let mut known = Vec::new();
+        let (mut resolvers, mut loaders) = (Vec::new(), Vec::new());
+        for Opened { known: device, makers: [resolver, loader], .. } in devices {
+            known.push(device);
+            resolvers.push(resolver);
+            loaders.push(loader);
+        }
+        let resolver = Resolver::new(orders_in, weak(), catalog, store.clone(), resolvers, config.clone());
+        let loader = Loader::new(tasks_in, weak(), loaders, config.clone(), workers.clone(), store);
+        threads.push(spawn("loader", move || loader.run())?);
+        threads.push(spawn("residency", move || resolver.run())?);
         let queue = Queue::new(config.queue_max);
-        let threads = Mutex::new(threads);
-        Ok(Self { handle: Arc::new(Handle { config, commands, keeper, queue, stats, threads, gauge }) })
+        let (threads, devices) = (Mutex::new(threads), known);
+        Ok(Self { handle: Arc::new(Handle { config, workers, keeper, queue, stats, threads, devices }) })
     }
 
     async fn open_source(&self, source: Source, open: Open) -> Result<Model, Error> {
@@ -276,7 +274,7 @@ impl Handle {
     /// Queues a sequence of a model, which stays awake for it.
     pub(crate) fn submit(
         &self,
-        model: ModelId,
+        model: &Loaded,
         lease: Arc<Lease>,
         caller: Caller,
         prompt: Vec<u32>,
@@ -284,8 +282,7 @@ impl Handle {
     ) -> Result<(), Error> {
         let place = self.queue.enter()?;
         let job = Job { caller, prompt, work, place, arrived: Instant::now(), lease: Some(lease) };
-        let sent = self.commands.try_send(Command::Submit { model, job });
-        sent.map_err(|error| match error {
+        self.workers.submit(model, job).map_err(|error| match *error {
             TrySendError::Full(_) => {
                 Error::Overloaded(format!("{} requests wait already (queue_max)", self.config.queue_max))
             }
@@ -294,10 +291,15 @@ impl Handle {
     }
 }
 
-fn bounds(config: &Config) -> Bounds {
+fn bounds(config: &Config, devices: &[Opened]) -> Bounds {
     let residency = &config.residency;
+    let only = devices.len() == 1;
+    let budget = |device: &Opened| Budget {
+        memory_bytes_max: device.memory_bytes_max,
+        is_fallback: !only && !device.known.gauge.has_memory_of_its_own(),
+    };
     Bounds {
-        memory_bytes_max: residency.memory_bytes_max,
+        devices: devices.iter().map(budget).collect(),
         waiters_max: residency.waiters_max,
         residence_min: residency.residence_min,
         backoff: (residency.backoff_min, residency.backoff_max),
@@ -307,4 +309,38 @@ fn bounds(config: &Config) -> Bounds {
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
     spawned.map_err(|error| Error::Failed(format!("can't start thread \"{name}\": {error}")))
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+    use crate::{Device, Prompt, Request, testing};
+
+    /// What a model says next, or why it doesn't.
+    async fn said(model: &Model) -> Result<String, Error> {
+        let prompt = Prompt::Text("The capital of France is".into());
+        let mut completion = model.generate(Request::new(prompt, 2))?;
+        let mut text = String::new();
+        while let Some(chunk) = completion.next().await? {
+            text += &chunk.text;
+        }
+        Ok(text)
+    }
+
+    #[tokio::test]
+    async fn a_lost_device_costs_what_ran_on_it_and_serves_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { devices: vec![Device::Gpu(0)], ..Config::new(folder.path()) };
+        // The processor that stands in for a device may have much else to do.
+        (config.residency.device_wait_max, config.residency.wake_wait_max) = (testing::LONG, testing::LONG);
+        let engine = Engine::start(config).unwrap();
+        let model = engine.open_file(testing::model()).await.unwrap();
+        let before = said(&model).await.unwrap();
+        engine.handle.devices[0].gauge.slot().current().lose();
+        let error = said(&model).await.unwrap_err();
+        assert!(matches!(error, Error::Failed(_)), "{error}");
+        drop(model);
+        let again = engine.open_file(testing::model()).await.unwrap();
+        assert_eq!(said(&again).await.unwrap(), before);
+    }
 }

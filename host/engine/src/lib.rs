@@ -15,6 +15,7 @@ mod backend;
 pub mod catalog;
 mod completion;
 mod config;
+mod devices;
 mod engine;
 mod error;
 mod format;
@@ -41,7 +42,7 @@ mod worker;
 /// Timing of the kernels, for `examples/kernels.rs`.
 #[doc(hidden)]
 pub use backend::cpu::measure;
-/// What steps take on a graphics processor, for `examples/gpu.rs`.
+/// What steps take on a graphics processor, for `examples/gpu`.
 #[cfg(feature = "gpu")]
 #[doc(hidden)]
 pub use backend::gpu::measure as gpu_measure;
@@ -50,11 +51,11 @@ pub use backend::gpu::{Adapter, AdapterKind, adapters, copy_bandwidth};
 pub use catalog::Catalog;
 pub use completion::Completion;
 pub use config::{Config, Device, Idle, KvType, Residency};
-pub use engine::{DeviceMemory, Engine, Open};
+pub use engine::{DeviceGauge, DeviceMemory, Engine, Open};
 pub use error::Error;
 pub use model::{Model, ModelInfo};
 pub use request::{
     Caller, Chunk, Finish, Message, Pooling, Prefix, Priority, Prompt, Request, Sampling, TokenLogprob, Usage,
 };
 pub use residency::{KeepAlive, ModelResidency, Phase, Progress, Tier};
-pub use stats::{ModelStats, Stats};
+pub use stats::{DeviceStats, ModelStats, Stats};

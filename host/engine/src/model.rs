@@ -252,7 +252,7 @@ impl Model {
     }
 
     fn submit(&self, prompt: Vec<u32>, work: Work) -> Result<(), Error> {
-        self.handle.submit(self.loaded.id, self.lease.clone(), self.caller.clone(), prompt, work)
+        self.handle.submit(&self.loaded, self.lease.clone(), self.caller.clone(), prompt, work)
     }
 
     /// The tokens of a prompt as [`Model::generate`] sees them, those that the model wants first

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-use crate::{Sampling, TokenLogprob};
+use crate::{Sampling, TokenLogprob, backend::TOP_MAX};
 
 /// Tokens that the repeat penalty looks back on.
 pub(crate) const REPEAT_WINDOW: usize = 64;
@@ -61,17 +61,54 @@ impl Sampler {
         Some(self.draw())
     }
 
+    /// How many of the largest logits decide, if so few do that a device may look for them: nothing else of a row is
+    /// wanted then. Whoever masks tokens wants them all.
+    pub(crate) fn decisive(&self) -> Option<usize> {
+        let Sampling { temperature, top_k, repeat_penalty, .. } = self.sampling;
+        match top_k as usize {
+            _ if repeat_penalty != 1.0 => None,
+            _ if temperature == 0.0 => Some(1),
+            0 => None,
+            top_k => Some(top_k).filter(|top_k| *top_k <= TOP_MAX),
+        }
+    }
+
+    /// [`Sampler::sample`] from no fewer than the decisive logits, largest first, of equals the lower token first.
+    pub(crate) fn sample_top(&mut self, top: &[(u32, f32)]) -> Option<u32> {
+        let (best, max) = *top.first()?;
+        if self.sampling.temperature == 0.0 || max == f32::INFINITY {
+            return Some(best);
+        }
+        let decisive = self.decisive().expect("the decisive ones are few");
+        let candidates =
+            top.iter().take(decisive).map(|(token, weight)| Candidate { token: *token, weight: *weight });
+        self.candidates.clear();
+        self.candidates.extend(candidates);
+        self.filter_candidates(max);
+        Some(self.draw())
+    }
+
     /// Fills `candidates` with what the filters leave, at least the likeliest token.
     fn find_candidates(&mut self, max: f32) {
-        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        let top_k = self.sampling.top_k as usize;
         let candidates = &mut self.candidates;
         let possible = (0..).zip(&self.logits).filter(|(_, logit)| **logit > f32::NEG_INFINITY);
         candidates.clear();
         candidates.extend(possible.map(|(token, logit)| Candidate { token, weight: *logit }));
-        if top_k > 0 && (top_k as usize) < candidates.len() {
-            candidates.select_nth_unstable_by(top_k as usize, Candidate::heavier);
-            candidates.truncate(top_k as usize);
+        if top_k > 0 {
+            if top_k < candidates.len() {
+                candidates.select_nth_unstable_by(top_k, Candidate::heavier);
+                candidates.truncate(top_k);
+            }
+            // The order in which they are drawn from is that of `sample_top`.
+            candidates.sort_unstable_by(Candidate::heavier);
         }
+        self.filter_candidates(max);
+    }
+
+    fn filter_candidates(&mut self, max: f32) {
+        let Sampling { temperature, top_p, min_p, .. } = self.sampling;
+        let candidates = &mut self.candidates;
         for candidate in candidates.iter_mut() {
             candidate.weight = ((candidate.weight - max) / temperature).exp();
         }
@@ -266,6 +303,28 @@ mod tests {
         let mut logits = [2.0, -2.0, 2.0];
         penalize(&mut logits, &[0, 1, 0], 2.0);
         assert_eq!(logits, [1.0, -4.0, 2.0]);
+    }
+
+    #[test]
+    fn the_largest_logits_draw_what_all_of_them_draw() {
+        let mut draws = Sampler::new(Sampling { seed: Some(1), ..hot() });
+        let logits: Vec<f32> =
+            (0..5000).map(|_| draws.rng.next_u32() as f32 / u32::MAX as f32 * 8.0).collect();
+        let top = top_logits(&logits, TOP_MAX);
+        for sampling in [
+            Sampling::default(),
+            Sampling { top_k: 1, ..hot() },
+            Sampling { top_k: 40, ..hot() },
+            Sampling { top_k: TOP_MAX as u32, top_p: 0.8, min_p: 0.1, ..hot() },
+        ] {
+            let [mut all, mut few] = [(); 2].map(|()| Sampler::new(sampling.clone()));
+            for _ in 0..200 {
+                assert_eq!(all.sample(&logits, &[], |_| ()), few.sample_top(&top), "{sampling:?}");
+            }
+        }
+        assert_eq!(Sampler::new(Sampling::default()).decisive(), Some(1));
+        let wide = [hot(), Sampling { top_k: 65, ..hot() }, Sampling { repeat_penalty: 1.1, ..hot() }];
+        assert!(wide.into_iter().all(|sampling| Sampler::new(sampling).decisive().is_none()));
     }
 
     #[test]

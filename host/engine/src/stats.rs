@@ -7,8 +7,17 @@ use std::time::Duration;
 pub struct Stats {
     /// One for each loaded model.
     pub models: Vec<ModelStats>,
-    /// Time in steps of all models since the engine started.
-    pub device: Duration,
+    /// One for each of the engine's devices, in their order.
+    pub devices: Vec<DeviceStats>,
+}
+
+/// What a device is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// `cpu`, or `gpu:` and its index.
+    pub name: String,
+    /// Time in steps of all its models since the engine started.
+    pub busy: Duration,
 }
 
 /// What a model is doing.
@@ -16,6 +25,8 @@ pub struct Stats {
 pub struct ModelStats {
     /// The name it was first opened by.
     pub name: String,
+    /// What it computes on, as an index into [`Stats::devices`].
+    pub device: usize,
     /// Sequences in the batch.
     pub running: usize,
     /// Sequences that wait for a place in the batch.

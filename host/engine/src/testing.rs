@@ -12,6 +12,10 @@ use proptest::{
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 
+/// Longer than anything takes on a device that the processor stands in for.
+#[cfg(feature = "gpu")]
+pub(crate) const LONG: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// The file of SmolLM2-135M-Instruct, Q4_1.
 pub(crate) fn model() -> PathBuf {
     match std::env::var_os("DORMOUSE_TEST_MODEL") {

@@ -11,7 +11,7 @@ use dormouse_engine::KvType;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-pub use crate::device::Device;
+pub use crate::device::Devices;
 
 pub(crate) use written::url_text;
 use written::{duration, maybe};
@@ -488,9 +488,10 @@ impl Default for Runtime {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
-    /// What models compute on: `"auto"` (a graphics processor if there is one), `"cpu"`, `"gpu"`, or `"gpu:1"` for
-    /// one of several.
-    pub device: Device,
+    /// What models compute on: `"cpu"`, `"gpu"` (every graphics processor there is), `"gpu:1"` for one of several, or
+    /// some of them with commas between them. Models are placed by free memory; beside graphics processors the
+    /// processor takes only what fits on none of them. `"auto"` is `"gpu,cpu"`, or `"cpu"` where there is no other.
+    pub device: Devices,
     /// Compute threads of a step.
     pub threads: usize,
     /// Sequences that run in one batch.
@@ -519,7 +520,7 @@ impl Default for Engine {
     fn default() -> Self {
         let engine = dormouse_engine::Config::new("");
         Self {
-            device: Device::default(),
+            device: Devices::default(),
             threads: engine.threads,
             sequences_max: engine.sequences_max,
             queue_max: engine.queue_max,
@@ -541,6 +542,12 @@ pub struct Residency {
     /// Bytes that all models have in memory, three quarters of the machine's where it isn't said; for one
     /// that is wanted beyond it, others go to sleep.
     pub memory_bytes_max: u64,
+    /// The same in the memory of each graphics processor; most of what its driver says there is where it isn't said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory_bytes_max: Option<u64>,
+    /// Time that a graphics processor may take for a step; beyond it the step fails, and the device is opened again.
+    #[serde(with = "duration")]
+    pub device_wait_max: Duration,
     /// Callers that wait for one model to wake; beyond it a predictor gets an error.
     pub waiters_max: usize,
     /// Time that a caller waits for a model to wake; beyond it a predictor gets an error.
@@ -586,6 +593,8 @@ impl Default for Residency {
         let residency = dormouse_engine::Residency::new("");
         Self {
             memory_bytes_max: residency.memory_bytes_max,
+            device_memory_bytes_max: residency.device_memory_bytes_max,
+            device_wait_max: residency.device_wait_max,
             waiters_max: residency.waiters_max,
             wake_wait_max: residency.wake_wait_max,
             awake_idle: residency.awake_idle,

@@ -4,16 +4,20 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// What was asked for: `auto`, `cpu`, `gpu` or `gpu:INDEX`, as `dormouse devices` counts them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What was asked for: one or several of `auto`, `cpu`, `gpu` and `gpu:INDEX`, as `dormouse devices` counts them, with
+/// commas between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Device {
-    /// The first graphics processor, or else the processor.
-    #[default]
+pub struct Devices(Vec<Device>);
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Device {
+    /// Every graphics processor, and the processor for what fits on none of them.
     Auto,
     /// The processor.
     Cpu,
-    /// The first graphics processor.
+    /// Every graphics processor.
     Gpu,
     /// The adapter of this index, though it be the processor behind a graphics driver.
     Adapter(usize),
@@ -27,7 +31,7 @@ pub enum Error {
     Unknown(String),
     /// This binary was built without kernels for it.
     #[error("device {0}: this build has no GPU support; build it with the feature \"gpu\"")]
-    NotBuilt(Device),
+    NotBuilt(String),
     /// Nothing but drivers that compute on the processor, or nothing at all.
     #[error("device gpu: this machine has no graphics processor with a driver{0}")]
     NoGpu(String),
@@ -41,38 +45,57 @@ pub enum Error {
     },
 }
 
+impl Devices {
+    /// Looks for them on this machine; one that is meant twice counts once. Blocks.
+    pub(crate) fn resolve(&self) -> Result<Vec<dormouse_engine::Device>, Error> {
+        let mut found = Vec::new();
+        for device in &self.0 {
+            for one in device.resolve()? {
+                if !found.contains(&one) {
+                    found.push(one);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
 impl Device {
-    /// Looks for it on this machine. Blocks.
     #[cfg(feature = "gpu")]
-    pub(crate) fn resolve(self) -> Result<dormouse_engine::Device, Error> {
-        use dormouse_engine::{AdapterKind, Device as Found};
+    fn resolve(self) -> Result<Vec<dormouse_engine::Device>, Error> {
+        use dormouse_engine::{Adapter, AdapterKind, Device as Found};
         if self == Self::Cpu || self == Self::Auto && !may_have_gpu() {
-            return Ok(Found::Cpu);
+            return Ok(vec![Found::Cpu]);
         }
         let adapters = dormouse_engine::adapters();
-        let gpu = adapters.iter().find(|adapter| adapter.kind != AdapterKind::Software);
-        match (self, gpu) {
-            (Self::Adapter(index), _) if index >= adapters.len() => {
+        let is_gpu = |adapter: &&Adapter| adapter.kind != AdapterKind::Software;
+        let mut found: Vec<_> =
+            adapters.iter().filter(is_gpu).map(|adapter| Found::Gpu(adapter.index)).collect();
+        match self {
+            Self::Adapter(index) if index >= adapters.len() => {
                 Err(Error::NoAdapter { index, count: adapters.len() })
             }
-            (Self::Adapter(index), _) => Ok(Found::Gpu(index)),
-            (_, Some(gpu)) => Ok(Found::Gpu(gpu.index)),
-            (Self::Gpu, None) => {
+            Self::Adapter(index) => Ok(vec![Found::Gpu(index)]),
+            Self::Gpu if found.is_empty() => {
                 let software = adapters.first().map(|adapter| {
                     format!("; gpu:{} is {}, whose work the processor does", adapter.index, adapter.name)
                 });
                 Err(Error::NoGpu(software.unwrap_or_default()))
             }
-            (_, None) => Ok(Found::Cpu),
+            Self::Gpu => Ok(found),
+            Self::Auto | Self::Cpu => {
+                found.push(Found::Cpu);
+                Ok(found)
+            }
         }
     }
 
     /// The processor is all there is.
     #[cfg(not(feature = "gpu"))]
-    pub(crate) fn resolve(self) -> Result<dormouse_engine::Device, Error> {
+    fn resolve(self) -> Result<Vec<dormouse_engine::Device>, Error> {
         match self {
-            Self::Auto | Self::Cpu => Ok(dormouse_engine::Device::Cpu),
-            Self::Gpu | Self::Adapter(_) => Err(Error::NotBuilt(self)),
+            Self::Auto | Self::Cpu => Ok(vec![dormouse_engine::Device::Cpu]),
+            Self::Gpu | Self::Adapter(_) => Err(Error::NotBuilt(self.to_string())),
         }
     }
 }
@@ -82,6 +105,20 @@ impl Device {
 fn may_have_gpu() -> bool {
     const FILES: [&str; 3] = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"];
     !cfg!(target_os = "linux") || FILES.into_iter().any(|file| std::path::Path::new(file).exists())
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self(vec![Device::Auto])
+    }
+}
+
+impl FromStr for Devices {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.split(',').map(|one| one.trim().parse()).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 impl FromStr for Device {
@@ -100,7 +137,7 @@ impl FromStr for Device {
     }
 }
 
-impl TryFrom<String> for Device {
+impl TryFrom<String> for Devices {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self, Error> {
@@ -108,9 +145,18 @@ impl TryFrom<String> for Device {
     }
 }
 
-impl From<Device> for String {
-    fn from(device: Device) -> Self {
-        device.to_string()
+impl From<Devices> for String {
+    fn from(devices: Devices) -> Self {
+        devices.to_string()
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, device) in self.0.iter().enumerate() {
+            write!(f, "{}{device}", if index > 0 { "," } else { "" })?;
+        }
+        Ok(())
     }
 }
 
@@ -130,25 +176,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_is_read_as_it_is_written() {
-        for device in [Device::Auto, Device::Cpu, Device::Gpu, Device::Adapter(3)] {
-            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+    fn devices_are_read_as_they_are_written() {
+        for text in ["auto", "cpu", "gpu", "gpu:3", "gpu:0,gpu:2,cpu"] {
+            assert_eq!(text.parse::<Devices>().unwrap().to_string(), text);
         }
-        for text in ["", "gpu:", "gpu:x", "gpu:-1", "cuda"] {
-            let error = text.parse::<Device>().unwrap_err();
-            assert!(error.to_string().contains(&format!("\"{text}\"")), "{error}");
+        assert_eq!("gpu:1, cpu".parse::<Devices>().unwrap().to_string(), "gpu:1,cpu");
+        for (text, wrong) in
+            [("", ""), ("gpu:", "gpu:"), ("cpu,gpu:x", "gpu:x"), ("gpu:-1", "gpu:-1"), ("cpu,", "")]
+        {
+            let error = text.parse::<Devices>().unwrap_err();
+            assert!(error.to_string().contains(&format!("\"{wrong}\"")), "{error}");
         }
     }
 
     #[test]
-    fn the_processor_needs_no_driver() {
-        assert!(matches!(Device::Cpu.resolve(), Ok(dormouse_engine::Device::Cpu)));
+    fn the_processor_needs_no_driver_and_counts_once() {
+        let found = "cpu,cpu".parse::<Devices>().unwrap().resolve().unwrap();
+        assert_eq!(found, [dormouse_engine::Device::Cpu]);
     }
 
     #[cfg(feature = "gpu")]
     #[test]
     fn an_adapter_that_is_not_there_is_refused_by_its_number() {
-        let error = Device::Adapter(99).resolve().unwrap_err().to_string();
+        let error = "cpu,gpu:99".parse::<Devices>().unwrap().resolve().unwrap_err().to_string();
         assert!(error.starts_with("device gpu:99: this machine has "), "{error}");
     }
 }

@@ -93,7 +93,7 @@ struct LevelGauges {
     kv_blocks_used: Family<ModelLabels, Gauge>,
     kv_blocks: Family<ModelLabels, Gauge>,
     /// Counted by the engine; here is what was told of it.
-    device: Counter<f64, AtomicU64>,
+    device: Family<DeviceLabels, Counter<f64, AtomicU64>>,
     steps: Family<ModelLabels, Gauge>,
     mask: Family<ModelLabels, Seconds>,
     mask_wait: Family<ModelLabels, Seconds>,
@@ -101,6 +101,11 @@ struct LevelGauges {
 
 /// A level in seconds.
 type Seconds = Gauge<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceLabels {
+    device: String,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -320,8 +325,11 @@ impl LevelGauges {
         set(&self.memory, levels.memory.0 as usize);
         set(&self.memory_max, levels.memory.1 as usize);
         self.set_residency(&levels.residency);
-        // Two scrapes may come with their looks out of order.
-        self.device.inc_by((levels.models.device.as_secs_f64() - self.device.get()).max(0.0));
+        for device in &levels.models.devices {
+            let busy = self.device.get_or_create(&DeviceLabels { device: device.name.clone() });
+            // Two scrapes may come with their looks out of order.
+            busy.inc_by((device.busy.as_secs_f64() - busy.get()).max(0.0));
+        }
         let families =
             [&self.model_running, &self.model_queued, &self.kv_blocks_used, &self.kv_blocks, &self.steps];
         families.iter().for_each(|family| family.clear());
@@ -374,11 +382,14 @@ fn known(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use dormouse_engine::DeviceStats;
+
     use super::*;
 
     fn model(name: &str) -> ModelStats {
         ModelStats {
             name: name.to_owned(),
+            device: 0,
             running: 2,
             queued: 0,
             kv_blocks_used: 3,
@@ -393,7 +404,8 @@ mod tests {
     }
 
     fn stats() -> Stats {
-        Stats { models: vec![model("m")], device: Duration::from_millis(1500) }
+        let busy = |name: &str, busy| DeviceStats { name: name.into(), busy: Duration::from_millis(busy) };
+        Stats { models: vec![model("m")], devices: vec![busy("cpu", 1500), busy("gpu:0", 250)] }
     }
 
     #[test]
@@ -414,7 +426,8 @@ mod tests {
             "dormouse_predictions_total{function=\"f\",status=\"succeeded\"} 1",
             "dormouse_predictions_queued 7",
             "dormouse_completion_tokens_total 5",
-            "dormouse_device_seconds_total 1.5",
+            "dormouse_device_seconds_total{device=\"cpu\"} 1.5",
+            "dormouse_device_seconds_total{device=\"gpu:0\"} 0.25",
             "# TYPE dormouse_device_seconds_total counter",
             "dormouse_cold_start_seconds_sum{from=\"mapped\"} 0.003",
             "dormouse_model_kv_blocks_used{model=\"m\"} 3",
@@ -427,7 +440,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert!(metrics.render(&levels).contains("dormouse_device_seconds_total 1.5\n"), "it is a total");
+        let total = "dormouse_device_seconds_total{device=\"cpu\"} 1.5\n";
+        assert!(metrics.render(&levels).contains(total), "it is a total");
         assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
     }
 

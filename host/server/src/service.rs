@@ -238,7 +238,7 @@ pub(crate) fn runtime_config(config: &Config) -> dormouse_runtime::Config {
 pub(crate) fn engine_config(config: &Config) -> Result<dormouse_engine::Config, device::Error> {
     let engine = &config.engine;
     Ok(dormouse_engine::Config {
-        device: engine.device.resolve()?,
+        devices: engine.device.resolve()?,
         threads: engine.threads,
         sequences_max: engine.sequences_max,
         queue_max: engine.queue_max,
@@ -267,6 +267,8 @@ fn residency(config: &Config) -> dormouse_engine::Residency {
     let residency = &config.residency;
     dormouse_engine::Residency {
         memory_bytes_max: residency.memory_bytes_max,
+        device_memory_bytes_max: residency.device_memory_bytes_max,
+        device_wait_max: residency.device_wait_max,
         waiters_max: residency.waiters_max,
         wake_wait_max: residency.wake_wait_max,
         awake_idle: residency.awake_idle,

@@ -1,5 +1,6 @@
 //! Prints what a model takes on a graphics processor: dispatches and bytes of a token and what larger devices would
-//! make of them, fused beside unfused kernels, what sleeping frees and waking takes, and our engine beside llama.cpp:
+//! make of them, fused beside unfused kernels, what sleeping frees, waking and restarting take, and our engine beside
+//! llama.cpp:
 //!
 //! ```text
 //! gpu MODEL.gguf [INDEX] [CYCLES] [--llama DRIVER LIBRARIES]
@@ -10,19 +11,23 @@
 mod beside;
 #[path = "../peer/peers.rs"]
 mod peers;
+mod restart;
 mod sleep;
 mod steps;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use dormouse_engine::{Catalog, Config, Device, adapters, catalog::Digest, copy_bandwidth};
+use dormouse_engine::{
+    Catalog, Config, Device, Model, Prompt, Request, adapters, catalog::Digest, copy_bandwidth,
+};
 
 const ROUNDS: usize = 3;
 /// Rows of a prompt's step.
 const ROWS: usize = 32;
 const CYCLES: usize = 10;
 const NAME: &str = "model";
+const PROMPT: &str = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is";
 
 /// What is to be run.
 struct Args {
@@ -35,7 +40,13 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Args { model, index, cycles, llama } = Args::parse(std::env::args().skip(1))?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, models_dir, index] = &words[..]
+        && flag == restart::FLAG
+    {
+        return restart::answer(config(index.parse()?, Path::new(models_dir))).await;
+    }
+    let Args { model, index, cycles, llama } = Args::parse(words.into_iter())?;
     let adapter = adapters().into_iter().nth(index).with_context(|| format!("no gpu:{index}"))?;
     let copies = copy_bandwidth(index)?;
     println!("gpu:{index}: {}, {}, {}", adapter.name, adapter.api, adapter.driver);
@@ -44,13 +55,28 @@ async fn main() -> Result<()> {
 
     let folder = tempfile::tempdir()?;
     add_to_catalog(folder.path(), Path::new(&model))?;
-    let config = Config { device: Device::Gpu(index), ..Config::new(folder.path()) };
+    let config = config(index, folder.path());
     sleep::print(config.clone(), cycles).await?;
+    restart::print(index, folder.path())?;
     if let Some([driver, libraries]) = llama {
         let peer = beside::start(&driver, &libraries, &model, &adapter)?;
         beside::print(config, peer).await?;
     }
     Ok(())
+}
+
+fn config(index: usize, models_dir: &Path) -> Config {
+    Config { devices: vec![Device::Gpu(index)], ..Config::new(models_dir) }
+}
+
+/// The text of one greedy token.
+async fn first_token(model: &Model) -> Result<String> {
+    let mut completion = model.generate(Request::new(Prompt::Text(PROMPT.into()), 1))?;
+    let mut text = String::new();
+    while let Some(chunk) = completion.next().await? {
+        text += &chunk.text;
+    }
+    Ok(text)
 }
 
 impl Args {

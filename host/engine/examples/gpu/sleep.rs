@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use dormouse_engine::{Config, Engine, Prompt, Request, Tier};
+use dormouse_engine::{Config, Engine, Tier};
 
-use super::NAME;
-
-const PROMPT: &str = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is";
+use super::{NAME, first_token};
 
 /// A model that sleeps and wakes, with the engine around it.
 pub(crate) async fn print(mut config: Config, cycles: usize) -> Result<()> {
@@ -18,15 +16,10 @@ pub(crate) async fn print(mut config: Config, cycles: usize) -> Result<()> {
     for cycle in 0..=cycles {
         let model = engine.open(NAME).await?;
         wakes.push(model.wake());
-        let mut completion = model.generate(Request::new(Prompt::Text(PROMPT.into()), 1))?;
-        let mut text = String::new();
-        while let Some(chunk) = completion.next().await? {
-            text += &chunk.text;
-        }
+        let text = first_token(&model).await?;
         let first = first.get_or_insert(text.clone());
         anyhow::ensure!(*first == text, "cycle {cycle} says {text:?}, the first said {first:?}");
         most = most.max(device(&engine).0);
-        drop(completion);
         drop(model);
         engine.sleep(NAME, Tier::Disk).await?;
         let mut models = engine.watch_residency();
@@ -63,5 +56,5 @@ fn megabytes(bytes: u64) -> f64 {
 
 /// Bytes of a device in use and reserved.
 fn device(engine: &Engine) -> (u64, u64) {
-    engine.device().map_or((0, 0), |device| (device.used_bytes, device.reserved_bytes))
+    engine.devices()[0].gauge.map_or((0, 0), |gauge| (gauge.used_bytes, gauge.reserved_bytes))
 }

@@ -16,7 +16,11 @@ pub(crate) mod gpu;
 mod parity;
 pub(crate) mod reference;
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 pub(crate) use crate::{gguf::Tensor, quant::DType};
 
@@ -25,9 +29,32 @@ use crate::{Error, KvType, ready::Part};
 /// Positions that one KV block holds.
 pub(crate) const BLOCK_TOKENS: usize = 16;
 
+/// Tokens and the logits of each, the largest of a row.
+pub(crate) type Top = Vec<(u32, f32)>;
+
+/// The most logits of a row that [`Backend::top`] is asked for.
+pub(crate) const TOP_MAX: usize = 64;
+
 /// Index of a KV block in a model's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct BlockId(pub(crate) u32);
+
+/// What the last step took by the device's own clock.
+#[derive(Debug, Default)]
+pub(crate) struct StepClock(Mutex<Option<Duration>>);
+
+impl StepClock {
+    /// A step has ended.
+    #[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "the processor's clock is ours"))]
+    pub(crate) fn set(&self, took: Option<Duration>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = took;
+    }
+
+    /// What it took, told once.
+    pub(crate) fn take(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// The rows of one step: every running sequence's new tokens, concatenated.
 #[derive(Debug, Clone, Copy)]
@@ -228,6 +255,14 @@ pub(crate) trait Backend: Clone + Send + 'static {
     }
     /// Gives memory back to the system that nothing lies in any more.
     fn trim(&self) {}
+    /// Opens the device again if it was lost: for what is made from now on, with this value or a clone of it.
+    fn recover(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Waits until everything has run, for a step of which nothing is [read](Backend::read).
+    fn wait(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
     /// A one-dimensional tensor (or several, concatenated) as f32.
     fn vector(&self, parts: &[Tensor<'_>]) -> Result<Self::Vector, Error>;
     /// A zeroed buffer; `rows` bounds what a step passes.
@@ -250,7 +285,12 @@ pub(crate) trait Backend: Clone + Send + 'static {
     /// Bytes of one block of a cache of this shape, all layers; `shape.blocks` is not read.
     fn block_bytes(&self, shape: CacheShape) -> usize;
 
-    /// `x[t,:] = scale * table[tokens[t],:]`.
+    /// Tells what steps take, from [`Backend::embed`] to the first result, where a device has a clock of its own.
+    fn clock(&self) -> Arc<StepClock> {
+        Arc::default()
+    }
+
+    /// `x[t,:] = scale * table[tokens[t],:]`, with which a step begins.
     fn embed(&mut self, tokens: &[u32], table: &Self::Matrix, scale: f32, x: &mut Self::Buffer);
 
     /// `x[t,:] += table[indices[t],:]`.
@@ -335,6 +375,18 @@ pub(crate) trait Backend: Clone + Send + 'static {
         w: &Self::Matrix,
         y: &mut Self::Buffer,
     );
+
+    /// Of each of the first `rows` rows of logits the `count` largest, at most [`TOP_MAX`], with their tokens: largest
+    /// first, of equals the lower token first; NaN and negative infinity are left out. `None` where it is as well to
+    /// [read](Backend::read) all of them.
+    fn top(
+        &mut self,
+        _logits: &Self::Buffer,
+        _rows: usize,
+        _count: usize,
+    ) -> Result<Option<Vec<Top>>, Error> {
+        Ok(None)
+    }
 
     /// `y[t,:] = norm(x)[t,:]` for `t < rows`: hidden states for embeddings.
     fn norm(&mut self, rows: usize, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, y: &mut Self::Buffer);

@@ -91,17 +91,18 @@ fn cpu_backends() -> Vec<(String, super::cpu::Cpu)> {
 /// The first adapter, with the units of a processor's kernels and of a graphics processor's.
 #[cfg(feature = "gpu")]
 fn gpu_backends() -> Vec<(String, super::gpu::Gpu)> {
-    use super::gpu::{Device, Gpu, Units};
+    use super::gpu::{Device, Gpu, Units, WAIT_MAX};
     [Units::SOFTWARE, Units::GRAPHICS]
         .map(|units| {
-            let device = Device::open(0).expect("there is an adapter: apt-get install mesa-vulkan-drivers");
+            let device =
+                Device::open(0, WAIT_MAX).expect("there is an adapter: apt-get install mesa-vulkan-drivers");
             (format!("{}, {units:?}", device.adapter().name), Gpu::sharing(device.with_units(units).into()))
         })
         .into()
 }
 
 /// Numbers between -1 and 1 that look random and are the same in every run.
-fn noise(len: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Error,
-    backend::{BLOCK_TOKENS, Backend, BlockId},
+    backend::{BLOCK_TOKENS, BlockId},
     catalog::Digest,
     kv::BlockHash,
     models::Network,
@@ -19,7 +19,7 @@ use crate::{
     worker::{Cached, Command, Copied, Parts},
 };
 
-impl<B: Backend> Loader<B> {
+impl Loader {
     /// What a model's cache is of, and what was kept of it.
     pub(super) fn cached(&self, origin: &Origin, network: &dyn Network) -> Cached {
         let digest = &origin.digest;
@@ -80,7 +80,7 @@ impl<B: Backend> Loader<B> {
         let declared = declared(keeper, key, loaded);
         let (reply, copied) = sync_channel(1);
         let copy = Command::Copy { model: loaded.id, prompts: declared.clone(), reply };
-        self.worker.send(copy).map_err(|_| Error::Cancelled)?;
+        self.workers.send(loaded.device, copy)?;
         let copied = copied.recv().map_err(|_| Error::Cancelled)?;
         let Copied { layout, block_bytes, blocks: new } = copied.ok_or_else(lost)??;
         let Some(layout) = layout else {
@@ -109,7 +109,7 @@ impl<B: Backend> Loader<B> {
         let missing = declared.iter().filter(|hash| !is_kept(hash)).count();
         if let Some(prefixes) = kept {
             // An error means that the engine was shut down.
-            drop(self.worker.send(Command::Adopt { model: loaded.id, prefixes }));
+            drop(self.workers.send(loaded.device, Command::Adopt { model: loaded.id, prefixes }));
         }
         Ok(missing)
     }

@@ -17,23 +17,22 @@ use std::{
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, sync_channel},
     },
     time::Instant,
 };
 
 use crate::{
     Config, Error, ModelInfo, Prefix,
-    backend::Backend,
     catalog::Digest,
     format::Formats,
     gguf::Gguf,
-    models::{self, Capacity, Network},
+    models::{self, Capacity, Made, Maker, Network},
     ready::{Image, Matrices, Store},
-    residency::{Action, Keeper, ModelKey, Origin, Phase, Tier},
+    residency::{Action, DeviceId, Keeper, ModelKey, Origin, Phase, Tier},
     template::ChatTemplate,
     tokenizer::Tokenizer,
-    worker::{Command, Parts, Reply, Resident, panic_text},
+    worker::{Command, Parts, Reply, Resident, Workers, panic_text},
 };
 pub(crate) use keeping::copy_blocks;
 use writer::Writer;
@@ -55,6 +54,8 @@ impl ModelId {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) id: ModelId,
+    /// What it computes on.
+    pub(crate) device: DeviceId,
     /// Under the name that it was opened by.
     pub(crate) info: ModelInfo,
     pub(crate) tokenizer: Tokenizer,
@@ -66,11 +67,12 @@ pub(crate) struct Loaded {
 impl Loaded {
     pub(crate) fn new(
         id: ModelId,
+        device: DeviceId,
         info: ModelInfo,
         tokenizer: Tokenizer,
         template: Option<ChatTemplate>,
     ) -> Self {
-        Self { id, info, tokenizer, template, formats: OnceLock::new() }
+        Self { id, device, info, tokenizer, template, formats: OnceLock::new() }
     }
 
     /// The tokens that prompts with this beginning begin with.
@@ -111,12 +113,13 @@ pub(crate) enum Task {
 }
 
 /// The loader thread's state.
-pub(crate) struct Loader<B> {
+pub(crate) struct Loader {
     tasks: Receiver<Task>,
     keeper: Weak<Keeper>,
-    backend: B,
+    /// One for each device.
+    makers: Vec<Box<dyn Maker>>,
     config: Config,
-    worker: SyncSender<Command>,
+    workers: Workers,
     store: Store,
     next_id: u64,
     /// Models in [`Tier::Memory`].
@@ -140,18 +143,18 @@ struct Move<'a> {
     origin: Origin,
 }
 
-impl<B: Backend> Loader<B> {
+impl Loader {
     pub(crate) fn new(
         tasks: Receiver<Task>,
         keeper: Weak<Keeper>,
-        backend: B,
+        makers: Vec<Box<dyn Maker>>,
         config: Config,
-        worker: SyncSender<Command>,
+        workers: Workers,
         store: Store,
     ) -> Self {
         let asleep = HashMap::new();
         let writer = Writer::default();
-        Self { tasks, keeper, backend, config, worker, store, next_id: 0, asleep, writer }
+        Self { tasks, keeper, makers, config, workers, store, next_id: 0, asleep, writer }
     }
 
     /// The thread's body; ends when told to, or when no one can send tasks any more.
@@ -159,7 +162,9 @@ impl<B: Backend> Loader<B> {
         while let Ok(task) = self.tasks.recv() {
             let Some(keeper) = self.keeper.upgrade() else { return };
             match task {
-                Task::Do(Action::Wake { model, from }) => self.wake(&Move::new(&keeper, model, from)),
+                Task::Do(Action::Wake { model, from, device }) => {
+                    self.wake(&Move::new(&keeper, model, from), device);
+                }
                 Task::Do(Action::Sleep { model, from, to }) => {
                     self.sleep(&Move::new(&keeper, model, from), to);
                 }
@@ -184,12 +189,12 @@ impl<B: Backend> Loader<B> {
         }
     }
 
-    fn wake(&mut self, wake: &Move<'_>) {
+    fn wake(&mut self, wake: &Move<'_>, device: DeviceId) {
         let Move { key, from, origin, .. } = wake;
         let began = Instant::now();
-        let woken = catch_unwind(AssertUnwindSafe(|| self.make_awake(wake)));
+        let woken = catch_unwind(AssertUnwindSafe(|| self.make_awake(wake, device)));
         let woken = woken.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
-        let woken = woken.map_err(|error| self.explain(error, origin));
+        let woken = woken.map_err(|error| self.explain(error, origin, device));
         let took = began.elapsed();
         match &woken {
             Ok(_) => tracing::info!(model = %origin.source, %from, ?took, "awake"),
@@ -199,44 +204,48 @@ impl<B: Backend> Loader<B> {
             Err(error) => tracing::warn!(model = %origin.source, %from, %error, "can't wake"),
         }
         if woken.is_err() {
-            self.backend.trim();
+            self.makers[device.0].trim();
         }
         let asleep = self.tier_on_disk(&origin.digest);
         wake.keeper.woke(*key, *from, woken.map_err(|error| (asleep, error)), took);
     }
 
     /// Tells whose memory the system doesn't give, and what bounds it.
-    fn explain(&self, error: Error, origin: &Origin) -> Error {
+    fn explain(&self, error: Error, origin: &Origin, device: DeviceId) -> Error {
         let Error::OutOfMemory(reason) = error else { return error };
+        let source = &origin.source;
+        if self.makers[device.0].has_memory_of_its_own() {
+            return Error::OutOfMemory(format!(
+                "model \"{source}\" can't wake: {reason}; device_memory_bytes_max bounds what models have there"
+            ));
+        }
         let mib = self.config.residency.memory_bytes_max >> 20;
         Error::OutOfMemory(format!(
-            "model \"{}\" can't wake: {reason}; this node has {mib} MiB for models (memory_bytes_max)",
-            origin.source
+            "model \"{source}\" can't wake: {reason}; this node has {mib} MiB for models (memory_bytes_max)"
         ))
     }
 
     /// Makes a model's device state, and hands that to the engine thread.
-    fn make_awake(&mut self, wake: &Move<'_>) -> Result<Arc<Loaded>, Error> {
+    fn make_awake(&mut self, wake: &Move<'_>, device: DeviceId) -> Result<Arc<Loaded>, Error> {
         let mut asleep = match self.asleep.remove(&wake.key) {
             Some(asleep) => asleep,
-            None => self.load(wake)?,
+            None => self.load(wake, device)?,
         };
         let bytes = asleep.loaded.info.weights_bytes;
         wake.note(Phase::Preparing, bytes, bytes);
         asleep.network.prepare()?;
-        for &rows in self.backend.kernel_rows() {
+        for &rows in self.makers[device.0].kernel_rows() {
             models::warm_up(&mut *asleep.network, asleep.capacity, rows)?;
         }
         if self.config.residency.probe {
-            asleep = self.proven(wake, asleep)?;
+            asleep = self.proven(wake, device, asleep)?;
         }
         let Asleep { loaded, network, capacity } = asleep;
-        let matrices = self.unwritten(&wake.origin.digest, &*network);
+        let matrices = self.unwritten(&wake.origin.digest, device, &*network);
         let cached = self.cached(&wake.origin, &*network);
         let resident = Resident::new(loaded.clone(), network, capacity, cached, &self.config);
         let (reply, installed) = sync_channel(1);
-        let sent = self.worker.send(Command::Install { resident: Box::new(resident), reply });
-        sent.map_err(|_| Error::Cancelled)?;
+        self.workers.send(device, Command::Install { resident: Box::new(resident), reply })?;
         installed.recv().map_err(|_| Error::Cancelled)?;
         if let Some((layout, matrices)) = matrices {
             self.writer.start(&self.store, &wake.origin.digest, layout, matrices);
@@ -245,14 +254,14 @@ impl<B: Backend> Loader<B> {
     }
 
     /// Reads a model's file, and its weights from there or from its ready image.
-    fn load(&mut self, wake: &Move<'_>) -> Result<Asleep, Error> {
+    fn load(&mut self, wake: &Move<'_>, device: DeviceId) -> Result<Asleep, Error> {
         let origin = &wake.origin;
         let gguf = Gguf::open(&origin.path)?;
-        let (network, capacity) = match self.load_image(wake, &gguf) {
+        let (network, capacity) = match self.load_image(wake, device, &gguf)? {
             Some(ready) => ready,
             None => {
                 wake.note(Phase::Packing, 0, gguf.weights_bytes());
-                models::load(&self.backend, &gguf, None, &self.config)?
+                self.makers[device.0].load(&gguf, None, &self.config)?
             }
         };
         let tokenizer = Tokenizer::from_gguf(&gguf)?;
@@ -272,27 +281,32 @@ impl<B: Backend> Loader<B> {
         };
         self.next_id += 1;
         let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
-        let loaded = Arc::new(Loaded::new(ModelId::new(self.next_id), info, tokenizer, template));
+        let loaded = Arc::new(Loaded::new(ModelId::new(self.next_id), device, info, tokenizer, template));
         Ok(Asleep { loaded, network, capacity })
     }
 
     /// A model on the weights of its ready image. One that is no good is removed, and made again.
-    fn load_image(&self, wake: &Move<'_>, gguf: &Gguf) -> Option<(Box<dyn Network>, Capacity)> {
+    fn load_image(&mut self, wake: &Move<'_>, device: DeviceId, gguf: &Gguf) -> Result<Option<Made>, Error> {
         let origin = &wake.origin;
-        let found = self.store.image(&origin.digest, &self.backend.layout()?)?;
-        let loaded = found.and_then(|image| {
-            wake.check(&image, self.config.threads)?;
-            models::load(&self.backend, gguf, Some(&image), &self.config).map_err(|error| error.to_string())
-        });
-        let reason = match loaded {
-            Ok(loaded) => return Some(loaded),
-            Err(reason) => reason,
+        let maker = &mut self.makers[device.0];
+        let Some(layout) = maker.layout() else { return Ok(None) };
+        let Some(found) = self.store.image(&origin.digest, &layout) else { return Ok(None) };
+        let checked = found.and_then(|image| wake.check(&image, self.config.threads).map(|()| image));
+        let loaded = match checked {
+            Ok(image) => maker.load(gguf, Some(&image), &self.config),
+            Err(reason) => Err(Error::Invalid(reason)),
         };
-        tracing::warn!(model = %origin.source, reason, "the ready image can't be used and is made again");
+        let reason = match loaded {
+            Ok(loaded) => return Ok(Some(loaded)),
+            // That is not the image's fault.
+            Err(error @ (Error::OutOfMemory(_) | Error::Failed(_))) => return Err(error),
+            Err(error) => error,
+        };
+        tracing::warn!(model = %origin.source, %reason, "the ready image can't be used and is made again");
         if let Err(error) = self.store.remove_images(&origin.digest) {
             tracing::warn!(model = %origin.source, %error, "can't remove the ready image");
         }
-        None
+        Ok(None)
     }
 
     /// Takes a model down. Whatever goes wrong, it sleeps: a panic costs what would have been kept of it.
@@ -306,7 +320,7 @@ impl<B: Backend> Loader<B> {
             self.asleep.remove(key);
             to.max(self.tier_on_disk(&origin.digest))
         });
-        self.backend.trim();
+        self.makers.iter().for_each(|maker| maker.trim());
         tracing::info!(model = %origin.source, %from, to = %reached, took = ?began.elapsed(), "asleep");
         keeper.slept(*key, reached);
     }
@@ -314,14 +328,15 @@ impl<B: Backend> Loader<B> {
     /// Gives the tier that a model went down to.
     fn put_to_sleep(&mut self, sleep: &Move<'_>, to: Tier) -> Tier {
         let Move { keeper, key, from, origin } = sleep;
-        // Its image stays in the system's memory for as long as there is room.
-        let to = match to {
-            Tier::Memory if self.backend.has_memory_of_its_own() => Tier::Disk,
-            to => to,
-        };
         let asleep = match from {
             Tier::Awake => self.take_down(keeper, *key),
             _ => self.asleep.remove(key),
+        };
+        // The image of one on such a device stays in the system's memory for as long as there is room.
+        let frees_all = |asleep: &Asleep| self.makers[asleep.loaded.device.0].has_memory_of_its_own();
+        let to = match to {
+            Tier::Memory if asleep.as_ref().is_some_and(frees_all) => Tier::Disk,
+            to => to,
         };
         let mut reached = to;
         match asleep {
@@ -342,7 +357,7 @@ impl<B: Backend> Loader<B> {
         let loaded = keeper.take_loaded(key)?;
         let (reply, taken) = sync_channel(1);
         // Errors mean that the engine was shut down.
-        self.worker.send(Command::Remove { model: loaded.id, reply }).ok()?;
+        self.workers.send(loaded.device, Command::Remove { model: loaded.id, reply }).ok()?;
         let mut parts = taken.recv().ok()??.into_parts();
         self.keep_prefixes(keeper, key, &loaded, &mut parts);
         let Parts { mut network, capacity, .. } = parts;
@@ -355,7 +370,8 @@ impl<B: Backend> Loader<B> {
         if self.writer.is_writing(&origin.digest) || self.tier_on_disk(&origin.digest) == Tier::Cold {
             self.writer.wait();
         }
-        if let Some((layout, matrices)) = self.unwritten(&origin.digest, &*asleep.network) {
+        let device = asleep.loaded.device;
+        if let Some((layout, matrices)) = self.unwritten(&origin.digest, device, &*asleep.network) {
             self.writer.start(&self.store, &origin.digest, layout, matrices);
             drop(asleep);
             self.writer.wait();
@@ -374,15 +390,21 @@ impl<B: Backend> Loader<B> {
     }
 
     /// The matrices of a model and their layout, if the device has one and there is no image of it yet.
-    fn unwritten(&self, digest: &Digest, network: &dyn Network) -> Option<(String, Matrices)> {
-        let layout = self.backend.layout()?;
+    fn unwritten(
+        &self,
+        digest: &Digest,
+        device: DeviceId,
+        network: &dyn Network,
+    ) -> Option<(String, Matrices)> {
+        let layout = self.makers[device.0].layout()?;
         (!self.store.has_image(digest, &layout)).then(|| (layout, network.matrices()))
     }
 
     fn tier_on_disk(&self, digest: &Digest) -> Tier {
-        match self.backend.layout() {
-            Some(layout) if self.store.has_image(digest, &layout) => Tier::Disk,
-            _ => Tier::Cold,
+        let mut layouts = self.makers.iter().filter_map(|maker| maker.layout());
+        match layouts.any(|layout| self.store.has_image(digest, &layout)) {
+            true => Tier::Disk,
+            false => Tier::Cold,
         }
     }
 }

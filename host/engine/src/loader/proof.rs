@@ -6,16 +6,21 @@
 use super::{Asleep, Loader, Move};
 use crate::{
     Config, Error,
-    backend::Backend,
+    residency::DeviceId,
     worker::{Cached, Parts, Resident, probe},
 };
 
-impl<B: Backend> Loader<B> {
+impl Loader {
     /// A prepared model that says what it said before. One that doesn't is made from its own file again,
     /// without its ready image.
-    pub(super) fn proven(&mut self, wake: &Move<'_>, asleep: Asleep) -> Result<Asleep, Error> {
+    pub(super) fn proven(
+        &mut self,
+        wake: &Move<'_>,
+        device: DeviceId,
+        asleep: Asleep,
+    ) -> Result<Asleep, Error> {
         let digest = &wake.origin.digest;
-        let Some(layout) = self.backend.layout() else { return Ok(asleep) };
+        let Some(layout) = self.makers[device.0].layout() else { return Ok(asleep) };
         let (asleep, said) = probed(asleep, &self.config)?;
         let kind = asleep.network.cache_layout().unwrap_or_default();
         let stored = self.store.proof(digest, &layout, &kind);
@@ -35,7 +40,7 @@ impl<B: Backend> Loader<B> {
                 self.store.remove_images(digest).map_err(|error| {
                     Error::Failed(format!("can't remove the ready image of {}: {error}", wake.origin.source))
                 })?;
-                let mut again = self.load(wake)?;
+                let mut again = self.load(wake, device)?;
                 again.network.prepare()?;
                 probed(again, &self.config)?
             }

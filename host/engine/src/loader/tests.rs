@@ -6,13 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
-    Stats,
     backend::cpu::Cpu,
-    residency::{Ask, Bounds, Footprint, Found, Policy, Wish},
+    residency::{Ask, Bounds, Budget, Footprint, Found, Policy, Wish},
     testing,
     worker::{
         Worker,
@@ -20,27 +19,26 @@ use crate::{
     },
 };
 
-const BOUNDS: Bounds = Bounds {
-    memory_bytes_max: 1 << 40,
-    waiters_max: 10,
-    residence_min: Duration::ZERO,
-    backoff: (Duration::ZERO, Duration::ZERO),
-};
-
 #[test]
 fn a_model_that_panics_going_to_sleep_is_asleep_and_wakes_for_who_waits() {
     let (tasks, tasks_in) = channel();
     let (orders, _orders_in) = sync_channel(10);
-    let keeper = Keeper::new(BOUNDS, orders, tasks);
+    let bounds = Bounds {
+        devices: vec![Budget { memory_bytes_max: 1 << 40, is_fallback: false }],
+        waiters_max: 10,
+        residence_min: Duration::ZERO,
+        backoff: (Duration::ZERO, Duration::ZERO),
+    };
+    let keeper = Keeper::new(bounds, ["cpu".to_owned()].into(), orders, tasks);
     let (commands, commands_in) = sync_channel(10);
-    let worker = Worker::new(commands_in, watch::channel(Stats::default()).0, |_| ());
+    let worker = Worker::new(DeviceId(0), commands_in, fake::stats(), |_| ());
     let worker = thread::spawn(move || worker.run());
 
     // A model of another device is awake.
     let (source, path) = (Source::File(testing::model()), testing::model());
-    let footprint = Footprint { awake_bytes: 2, memory_bytes: 1 };
+    let footprints = vec![Footprint { awake_bytes: 2, memory_bytes: 1 }];
     let (digest, policy) = (Digest::from_bytes(&[7; 32]), Policy { idle: [None; 3] });
-    let found = Found { source, path, digest, footprint, policy, tier: Tier::Cold };
+    let found = Found { source, path, digest, footprints, policy, tier: Tier::Cold };
     let key = keeper.add(found).unwrap();
     keeper.answer(key, Ask::Wake).unwrap();
     assert!(matches!(tasks_in.recv().unwrap(), Task::Do(Action::Wake { .. })));
@@ -60,7 +58,8 @@ fn a_model_that_panics_going_to_sleep_is_asleep_and_wakes_for_who_waits() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config { kv_bytes_max: 16 << 20, ..Config::new(folder.path()) };
     let store = Store::open(&config.residency.ready_dir, config.residency.ready_bytes_max).unwrap();
-    let loader = Loader::new(tasks_in, Arc::downgrade(&keeper), Cpu::new(1), config, commands, store);
+    let (makers, workers): (Vec<Box<dyn Maker>>, _) = (vec![Box::new(Cpu::new(1))], Workers::new([commands]));
+    let loader = Loader::new(tasks_in, Arc::downgrade(&keeper), makers, config, workers, store);
     let loader = thread::spawn(move || loader.run());
     let opened = opened.blocking_recv().expect("who waits is answered").unwrap();
     // Nothing was left of it in memory.

@@ -3,9 +3,11 @@
 //! layer; optional biases of q, k, v (Qwen 2), norms of their heads (Qwen 3), scaled embeddings and
 //! GELU (Gemma), norms of both halves' outputs and layers that look back on a window (Gemma 3).
 
+use std::sync::Arc;
+
 use crate::{
     Error, KvType, Pooling,
-    backend::{Backend, Batch, BlockId, CacheShape, HeadNorms, Heads, Norm},
+    backend::{Backend, Batch, BlockId, CacheShape, HeadNorms, Heads, Norm, StepClock, Top},
     gguf::Gguf,
     ready::{Image, Part},
 };
@@ -101,6 +103,13 @@ impl<B: Backend> Llama<B> {
             layers,
             working: None,
         })
+    }
+
+    fn compute_logits(&mut self, rows: &[u32]) {
+        let Activations { x, logits, .. } = &mut self.working.as_mut().expect(PREPARED).activations;
+        let norm = Norm { gain: &self.output_norm, epsilon: self.shape.epsilon };
+        let head = self.output.as_ref().unwrap_or(&self.embedding);
+        self.backend.norm_logits(rows, x, norm, head, logits);
     }
 
     fn cache_shape(&self) -> CacheShape {
@@ -244,11 +253,18 @@ impl<B: Backend> Network for Llama<B> {
     }
 
     fn logits(&mut self, rows: &[u32]) -> Result<&[f32], Error> {
-        let Activations { x, logits, .. } = &mut self.working.as_mut().expect(PREPARED).activations;
-        let norm = Norm { gain: &self.output_norm, epsilon: self.shape.epsilon };
-        let head = self.output.as_ref().unwrap_or(&self.embedding);
-        self.backend.norm_logits(rows, x, norm, head, logits);
+        self.compute_logits(rows);
+        let logits = &self.working.as_ref().expect(PREPARED).activations.logits;
         self.backend.read(logits, rows.len())
+    }
+
+    fn top(&mut self, rows: &[u32], count: usize) -> Result<Option<Vec<Top>>, Error> {
+        if !self.backend.has_memory_of_its_own() {
+            return Ok(None);
+        }
+        self.compute_logits(rows);
+        let logits = &self.working.as_ref().expect(PREPARED).activations.logits;
+        self.backend.top(logits, rows.len(), count)
     }
 
     fn hidden(&mut self, rows: usize) -> Result<&[f32], Error> {
@@ -256,6 +272,14 @@ impl<B: Backend> Network for Llama<B> {
         let norm = Norm { gain: &self.output_norm, epsilon: self.shape.epsilon };
         self.backend.norm(rows, x, norm, hidden);
         self.backend.read(hidden, rows)
+    }
+
+    fn clock(&self) -> Arc<StepClock> {
+        self.backend.clock()
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        self.backend.wait()
     }
 
     fn pooling(&self) -> Pooling {

@@ -9,9 +9,14 @@ mod rope;
 mod tests;
 mod weights;
 
+use std::sync::Arc;
+
 use crate::{
     Config, Error, KvType, Pooling,
-    backend::{Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, RopePairs, Span},
+    backend::{
+        Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, RopePairs, Span, StepClock, TOP_MAX,
+        Top,
+    },
     gguf::Gguf,
     ready::{Image, Part},
     residency::Footprint,
@@ -70,8 +75,23 @@ pub(crate) trait Network: Send {
     /// `[rows.len(), vocabulary]` logits of some rows of the last batch, at most `logits_rows_max`.
     fn logits(&mut self, rows: &[u32]) -> Result<&[f32], Error>;
 
+    /// [`Backend::top`] of the logits of some rows of the last batch, at most `logits_rows_max`.
+    fn top(&mut self, _rows: &[u32], _count: usize) -> Result<Option<Vec<Top>>, Error> {
+        Ok(None)
+    }
+
     /// `[rows, width]` normalised hidden states of the first rows of the last batch.
     fn hidden(&mut self, rows: usize) -> Result<&[f32], Error>;
+
+    /// [`Backend::clock`].
+    fn clock(&self) -> Arc<StepClock> {
+        Arc::default()
+    }
+
+    /// Waits until the last batch was computed.
+    fn wait(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// How hidden states become an embedding, unless one is asked for otherwise.
     fn pooling(&self) -> Pooling;
@@ -130,15 +150,61 @@ pub(crate) struct Capacity {
     pub(crate) whole_sequences: bool,
 }
 
-/// What a file's model takes on a device.
-pub(crate) fn footprint<B: Backend>(backend: &B, gguf: &Gguf, config: &Config) -> Result<Footprint, Error> {
-    let shape = Shape::read(gguf)?;
-    let block_bytes = backend.block_bytes(shape.cache(config));
-    let capacity = shape.capacity(block_bytes, config)?;
-    let vocabulary = gguf.tensor("token_embd.weight")?.rows;
-    let working = capacity.blocks * block_bytes + shape.buffer_bytes(vocabulary, capacity);
-    let memory_bytes = gguf.weights_bytes();
-    Ok(Footprint { awake_bytes: memory_bytes.saturating_add(working as u64), memory_bytes })
+/// A forward pass, and what it can hold.
+pub(crate) type Made = (Box<dyn Network>, Capacity);
+
+/// Makes the models of one device, whatever that computes with.
+pub(crate) trait Maker: Send {
+    /// What a file's model takes on the device.
+    fn footprint(&self, gguf: &Gguf, config: &Config) -> Result<Footprint, Error>;
+
+    /// [`load`] on the device. One that was lost is opened again first.
+    fn load(&mut self, gguf: &Gguf, image: Option<&Image>, config: &Config) -> Result<Made, Error>;
+
+    /// [`Backend::layout`].
+    fn layout(&self) -> Option<String>;
+
+    /// [`Backend::kernel_rows`].
+    fn kernel_rows(&self) -> &'static [usize];
+
+    /// [`Backend::has_memory_of_its_own`].
+    fn has_memory_of_its_own(&self) -> bool;
+
+    /// [`Backend::trim`].
+    fn trim(&self);
+}
+
+impl<B: Backend> Maker for B {
+    fn footprint(&self, gguf: &Gguf, config: &Config) -> Result<Footprint, Error> {
+        let shape = Shape::read(gguf)?;
+        let block_bytes = self.block_bytes(shape.cache(config));
+        let capacity = shape.capacity(block_bytes, config)?;
+        let vocabulary = gguf.tensor("token_embd.weight")?.rows;
+        let working = capacity.blocks * block_bytes + shape.buffer_bytes(vocabulary, capacity);
+        let memory_bytes = gguf.weights_bytes();
+        Ok(Footprint { awake_bytes: memory_bytes.saturating_add(working as u64), memory_bytes })
+    }
+
+    fn load(&mut self, gguf: &Gguf, image: Option<&Image>, config: &Config) -> Result<Made, Error> {
+        self.recover()?;
+        load(self, gguf, image, config)
+    }
+
+    fn layout(&self) -> Option<String> {
+        Backend::layout(self)
+    }
+
+    fn kernel_rows(&self) -> &'static [usize] {
+        Backend::kernel_rows(self)
+    }
+
+    fn has_memory_of_its_own(&self) -> bool {
+        Backend::has_memory_of_its_own(self)
+    }
+
+    fn trim(&self) {
+        Backend::trim(self);
+    }
 }
 
 /// A file's forward pass, on a device but not yet [prepared](Network::prepare). Its matrices are those of
@@ -148,7 +214,7 @@ pub(crate) fn load<B: Backend>(
     gguf: &Gguf,
     image: Option<&Image>,
     config: &Config,
-) -> Result<(Box<dyn Network>, Capacity), Error> {
+) -> Result<Made, Error> {
     let shape = Shape::read(gguf)?;
     let capacity = shape.capacity(backend.block_bytes(shape.cache(config)), config)?;
     let backend = backend.clone();
@@ -180,10 +246,14 @@ pub(crate) fn warm_up(network: &mut dyn Network, capacity: Capacity, rows: usize
         blocks: &[BlockId(0)],
         generated: 0,
     });
-    match capacity.logits_rows_max {
-        0 => network.hidden(rows).map(drop),
-        most => network.logits(&positions[..rows.min(most)]).map(drop),
+    let most = capacity.logits_rows_max;
+    if most == 0 {
+        return network.hidden(rows).map(drop);
     }
+    let read = &positions[..rows.min(most)];
+    network.top(read, 1)?;
+    network.top(read, TOP_MAX)?;
+    network.logits(read).map(drop)
 }
 
 /// Whether models of an architecture continue text; others only embed it.

@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Action, Bounds, Footprint, KeepAlive, ModelKey, ModelResidency, Phase, Policy, Progress, Tier,
+    Action, Bounds, DeviceId, Footprint, KeepAlive, ModelKey, ModelResidency, Phase, Policy, Progress, Tier,
     machine::{Grant, Machine, Refusal, Time, View, WaiterId, Want},
 };
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
     loader::{Loaded, ModelId, Source, Task},
     worker::Reply,
 };
+
+/// What the device is called whose memory is the node's.
+const CPU: &str = "cpu";
 
 /// How long the `residency` thread sleeps when nothing is due.
 const TICK_MAX: Duration = Duration::from_secs(3600);
@@ -96,6 +99,8 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 pub(crate) struct Keeper {
     state: Mutex<State>,
+    /// What the engine's devices are called, in their order.
+    devices: Arc<[String]>,
     epoch: Instant,
     orders: SyncSender<Order>,
     /// Holds no more than an action for each model.
@@ -130,7 +135,8 @@ struct Known {
     source: Source,
     path: PathBuf,
     digest: Digest,
-    footprint: Footprint,
+    /// On each device.
+    footprints: Vec<Footprint>,
     /// While it is awake.
     loaded: Option<Arc<Loaded>>,
     progress: Option<Progress>,
@@ -146,7 +152,8 @@ pub(crate) struct Found {
     pub(crate) source: Source,
     pub(crate) path: PathBuf,
     pub(crate) digest: Digest,
-    pub(crate) footprint: Footprint,
+    /// On each device.
+    pub(crate) footprints: Vec<Footprint>,
     pub(crate) policy: Policy,
     /// [`Tier::Disk`] or [`Tier::Cold`].
     pub(crate) tier: Tier,
@@ -157,7 +164,13 @@ type Answers = Vec<(Reply<Opened>, Result<Opened, Error>)>;
 
 impl Keeper {
     /// A keeper of no models.
-    pub(crate) fn new(bounds: Bounds, orders: SyncSender<Order>, tasks: Sender<Task>) -> Arc<Self> {
+    pub(crate) fn new(
+        bounds: Bounds,
+        devices: Arc<[String]>,
+        orders: SyncSender<Order>,
+        tasks: Sender<Task>,
+    ) -> Arc<Self> {
+        assert_eq!(devices.len(), bounds.devices.len(), "a name for each device");
         let state = State {
             machine: Machine::new(bounds),
             models: Vec::new(),
@@ -168,7 +181,8 @@ impl Keeper {
             looks_at: TICK_MAX,
         };
         let published = watch::Sender::new(Arc::default());
-        Arc::new(Self { state: Mutex::new(state), epoch: Instant::now(), orders, tasks, published })
+        let (state, epoch) = (Mutex::new(state), Instant::now());
+        Arc::new(Self { state, devices, epoch, orders, tasks, published })
     }
 
     /// A lease of a model as soon as it is awake. Dropping the future gives up the place in line; the
@@ -200,9 +214,9 @@ impl Keeper {
         self.published.subscribe()
     }
 
-    /// Bytes that models have in memory, and their bound.
-    pub(crate) fn memory(&self) -> (u64, u64) {
-        self.lock().machine.memory()
+    /// Bytes that models have in a device's memory, and their bound.
+    pub(crate) fn memory_of(&self, device: DeviceId) -> (u64, u64) {
+        self.lock().machine.memory_of(device)
     }
 
     /// The awake model of this load.
@@ -292,7 +306,7 @@ impl Keeper {
             let waiter = state.waiters.remove(&waiter).expect("who waits can be answered");
             let answer = match answer {
                 Ok(grant) => Ok(self.opened(&state, grant, waiter.keep_alive)),
-                Err(refusal) => Err(state.models[waiter.key.0].explain(&refusal)),
+                Err(refusal) => Err(state.models[waiter.key.0].explain(&refusal, &self.devices)),
             };
             answers.push((waiter.reply, answer));
         }
@@ -326,6 +340,7 @@ impl Keeper {
                 is_pinned: view.pinned,
                 leases: view.leases,
                 waiting: view.waiters,
+                device: view.device.map(|device| self.devices[device.0].clone()),
                 memory_bytes: view.bytes,
                 awake_bytes: view.awake_bytes,
                 since: at(view.since).unwrap_or(self.epoch),
@@ -374,23 +389,24 @@ impl Keeper {
         self.lock().models.iter().position(|known| known.digest == *digest).map(ModelKey)
     }
 
-    /// Whether a model could be awake beside those that are pinned.
-    pub(super) fn check_size(&self, footprint: Footprint) -> Result<(), Refusal> {
-        self.lock().machine.check_size(footprint.awake_bytes, None)
+    /// Whether a model that is not known could be awake beside those that are pinned.
+    pub(super) fn check_size(&self, source: &Source, footprints: &[Footprint]) -> Result<(), Error> {
+        let checked = self.lock().machine.check_size(footprints);
+        checked.map_err(|refusal| too_large(source, footprints, &refusal, &self.devices))
     }
 
     /// A model that was not known before.
-    pub(crate) fn add(&self, found: Found) -> Result<ModelKey, Refusal> {
+    pub(crate) fn add(&self, found: Found) -> Result<ModelKey, Error> {
         let now = self.now();
-        let Found { source, path, digest, footprint, policy, tier } = found;
+        let Found { source, path, digest, footprints, policy, tier } = found;
+        self.check_size(&source, &footprints)?;
         let mut state = self.lock();
-        state.machine.check_size(footprint.awake_bytes, None)?;
-        let key = state.machine.add(footprint, policy, tier, now);
+        let key = state.machine.add(footprints.clone(), policy, tier, now);
         state.models.push(Known {
             source,
             path,
             digest,
-            footprint,
+            footprints,
             loaded: None,
             progress: None,
             wakes: 0,
@@ -424,7 +440,7 @@ impl Keeper {
                 return self.act(state);
             }
             Ok(Want::Granted(grant)) => Ok(self.opened(&state, grant, wish.keep_alive)),
-            Err(refusal) => Err(state.models[key.0].explain(&refusal)),
+            Err(refusal) => Err(state.models[key.0].explain(&refusal, &self.devices)),
         };
         self.act(state);
         drop(reply.send(answer));
@@ -436,7 +452,7 @@ impl Keeper {
         let mut state = self.lock();
         let machine = &mut state.machine;
         let done = match ask {
-            Ask::Fit => machine.check_size(machine.view(key).awake_bytes, Some(key)),
+            Ask::Fit => machine.check_size_of(key),
             Ask::Wake => {
                 machine.summon(key, now);
                 Ok(())
@@ -447,7 +463,7 @@ impl Keeper {
             }
             Ask::Pin(pinned) => machine.pin(key, pinned, now),
         };
-        let done = done.map_err(|refusal| state.models[key.0].explain(&refusal));
+        let done = done.map_err(|refusal| state.models[key.0].explain(&refusal, &self.devices));
         self.act(state);
         done
     }
@@ -543,10 +559,10 @@ impl State {
 }
 
 impl Known {
-    fn explain(&self, refusal: &Refusal) -> Error {
+    fn explain(&self, refusal: &Refusal, devices: &[String]) -> Error {
         let name = &self.source;
         match refusal {
-            Refusal::TooLarge { .. } => too_large(&name.to_string(), self.footprint, refusal),
+            Refusal::TooLarge { .. } => too_large(name, &self.footprints, refusal, devices),
             Refusal::Full { waiters_max } => {
                 Error::Overloaded(format!("{waiters_max} callers wait for model \"{name}\" (waiters_max)"))
             }
@@ -562,18 +578,25 @@ impl Known {
 }
 
 /// Tells what a model takes that can't be awake on this node, and what there is.
-pub(super) fn too_large(name: &str, footprint: Footprint, refusal: &Refusal) -> Error {
+fn too_large(source: &Source, footprints: &[Footprint], refusal: &Refusal, devices: &[String]) -> Error {
+    let Refusal::TooLarge { device, pinned_bytes, memory_bytes_max, .. } = refusal else {
+        unreachable!("that is why it is refused");
+    };
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let [awake, weights] = [footprint.awake_bytes, footprint.memory_bytes].map(mib);
+    let Footprint { awake_bytes, memory_bytes } = footprints[device.0];
+    let [awake, weights] = [awake_bytes, memory_bytes].map(mib);
+    let (place, bound) = match devices[device.0].as_str() {
+        CPU => ("this node", "memory_bytes_max"),
+        other => (other, "device_memory_bytes_max"),
+    };
     let mut reason = format!(
-        "model \"{name}\" takes {awake} MiB awake: {weights} of weights, {} of KV cache and buffers",
-        awake - weights
+        "model \"{source}\" takes {awake} MiB awake: {weights} of weights, {} of KV cache and buffers; \
+         {place} has {} for models ({bound})",
+        awake - weights,
+        mib(*memory_bytes_max),
     );
-    if let Refusal::TooLarge { pinned_bytes, memory_bytes_max, .. } = refusal {
-        reason += &format!("; this node has {} for models (memory_bytes_max)", mib(*memory_bytes_max));
-        if *pinned_bytes > 0 {
-            reason += &format!(", {} of them for those that are kept awake", mib(*pinned_bytes));
-        }
+    if *pinned_bytes > 0 {
+        reason += &format!(", {} of them for those that are kept awake", mib(*pinned_bytes));
     }
     Error::NoMemory(reason)
 }

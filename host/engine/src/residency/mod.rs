@@ -28,7 +28,7 @@ mod victims;
 #[cfg(test)]
 pub(crate) use keeper::Found;
 pub(crate) use keeper::{Ask, Keeper, Lease, Opened, Order, Origin, Wish};
-pub(crate) use machine::{Action, Bounds, Footprint, ModelKey, Policy};
+pub(crate) use machine::{Action, Bounds, Budget, DeviceId, Footprint, ModelKey, Policy};
 pub use machine::{KeepAlive, Tier};
 pub(crate) use resolver::Resolver;
 pub use status::{ModelResidency, Phase, Progress};

@@ -15,22 +15,20 @@ use std::{
     time::SystemTime,
 };
 
-use super::{
-    Ask, Keeper, ModelKey, Order, Policy, Tier,
-    keeper::{Found, too_large},
-};
+use super::{Ask, Footprint, Keeper, ModelKey, Order, Policy, Tier, keeper::Found};
 use crate::{
-    Catalog, Config, Error, backend::Backend, catalog::Digest, gguf::Gguf, loader::Source, models,
-    ready::Store, worker::panic_text,
+    Catalog, Config, Error, catalog::Digest, gguf::Gguf, loader::Source, models::Maker, ready::Store,
+    worker::panic_text,
 };
 
 /// The thread's state.
-pub(crate) struct Resolver<B> {
+pub(crate) struct Resolver {
     orders: Receiver<Order>,
     keeper: Weak<Keeper>,
     catalog: Catalog,
     store: Store,
-    backend: B,
+    /// One for each device.
+    makers: Vec<Box<dyn Maker>>,
     config: Config,
     /// Digests of files outside the catalogue, as long as they stay the same.
     digests: HashMap<PathBuf, (Stamp, Digest)>,
@@ -39,16 +37,16 @@ pub(crate) struct Resolver<B> {
 /// Tells whether a file was written to.
 type Stamp = (u64, SystemTime);
 
-impl<B: Backend> Resolver<B> {
+impl Resolver {
     pub(crate) fn new(
         orders: Receiver<Order>,
         keeper: Weak<Keeper>,
         catalog: Catalog,
         store: Store,
-        backend: B,
+        makers: Vec<Box<dyn Maker>>,
         config: Config,
     ) -> Self {
-        Self { orders, keeper, catalog, store, backend, config, digests: HashMap::new() }
+        Self { orders, keeper, catalog, store, makers, config, digests: HashMap::new() }
     }
 
     /// The thread's body; ends when told to, or when no one can send orders any more.
@@ -99,9 +97,13 @@ impl<B: Backend> Resolver<B> {
         if let Some(key) = keeper.find(&digest) {
             return keeper.answer(key, Ask::Fit);
         }
-        let footprint = models::footprint(&self.backend, &Gguf::open(&path)?, &self.config)?;
-        let fits = keeper.check_size(footprint);
-        fits.map_err(|refusal| too_large(&source.to_string(), footprint, &refusal))
+        keeper.check_size(source, &self.footprints(&path)?)
+    }
+
+    /// What a file's model takes on each device.
+    fn footprints(&self, path: &Path) -> Result<Vec<Footprint>, Error> {
+        let gguf = Gguf::open(path)?;
+        self.makers.iter().map(|maker| maker.footprint(&gguf, &self.config)).collect()
     }
 
     fn add(
@@ -111,13 +113,12 @@ impl<B: Backend> Resolver<B> {
         path: &Path,
         digest: &Digest,
     ) -> Result<ModelKey, Error> {
-        let gguf = Gguf::open(path)?;
-        let footprint = models::footprint(&self.backend, &gguf, &self.config)?;
-        let is_ready = self.backend.layout().is_some_and(|layout| self.store.has_image(digest, &layout));
+        let footprints = self.footprints(path)?;
+        let mut layouts = self.makers.iter().filter_map(|maker| maker.layout());
+        let is_ready = layouts.any(|layout| self.store.has_image(digest, &layout));
         let tier = if is_ready { Tier::Disk } else { Tier::Cold };
         let (policy, digest) = (self.policy(source), digest.clone());
-        let found = Found { source: source.clone(), path: path.to_owned(), digest, footprint, policy, tier };
-        keeper.add(found).map_err(|refusal| too_large(&source.to_string(), footprint, &refusal))
+        keeper.add(Found { source: source.clone(), path: path.to_owned(), digest, footprints, policy, tier })
     }
 
     /// When a model sleeps that is first opened by this name.
@@ -171,7 +172,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{backend::reference::Reference, residency::Bounds};
+    use crate::{
+        backend::reference::Reference,
+        residency::{Bounds, Budget},
+    };
 
     #[test]
     fn a_full_queue_does_not_keep_it_from_ending() {
@@ -180,15 +184,16 @@ mod tests {
         let (catalog, store) = (Catalog::open(folder.path()), Store::open(&config.residency.ready_dir, 0));
         let (orders, orders_in) = sync_channel(1);
         let bounds = Bounds {
-            memory_bytes_max: 0,
+            devices: vec![Budget { memory_bytes_max: 0, is_fallback: false }],
             waiters_max: 1,
             residence_min: Duration::ZERO,
             backoff: (Duration::ZERO, Duration::ZERO),
         };
-        let keeper = Keeper::new(bounds, orders.clone(), channel().0);
+        let keeper = Keeper::new(bounds, ["cpu".to_owned()].into(), orders.clone(), channel().0);
         orders.send(Order::Look).unwrap();
         keeper.close();
         let (catalog, store) = (catalog.unwrap(), store.unwrap());
-        Resolver::new(orders_in, Arc::downgrade(&keeper), catalog, store, Reference, config).run();
+        let makers: Vec<Box<dyn Maker>> = vec![Box::new(Reference)];
+        Resolver::new(orders_in, Arc::downgrade(&keeper), catalog, store, makers, config).run();
     }
 }

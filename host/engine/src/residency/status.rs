@@ -25,6 +25,8 @@ pub struct ModelResidency {
     pub leases: usize,
     /// Callers that wait for it.
     pub waiting: usize,
+    /// What it computes on, or sleeps in the memory of; `None` when it is on disk.
+    pub device: Option<String>,
     /// Bytes that it has in memory, at most.
     pub memory_bytes: u64,
     /// Bytes that it has while it is awake.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::{
-    Action, Bounds, Footprint, KeepAlive, ModelKey, Policy, Tier,
+    Action, Bounds, Budget, DeviceId, Footprint, KeepAlive, ModelKey, Policy, Tier,
     machine::{Grant, Machine, Refusal, Time, WaiterId, Want},
 };
 use crate::testing::check_cases;
@@ -13,8 +13,10 @@ use crate::testing::check_cases;
 const MODELS: usize = 4;
 /// Bytes of each model while awake; in memory it has three quarters of that.
 const AWAKE_BYTES: [u64; MODELS] = [400, 600, 800, 1000];
-const BOUNDS: Bounds =
-    Bounds { memory_bytes_max: 1600, waiters_max: 3, residence_min: ms(50), backoff: (ms(20), ms(100)) };
+const RESIDENCE_MIN: Time = ms(50);
+const WAITERS_MAX: usize = 3;
+/// What the largest model needs of a fallback is more than what it takes elsewhere.
+const FALLBACK_FACTOR: u64 = 2;
 const POLICY: Policy = Policy { idle: [Some(ms(100)), Some(ms(300)), Some(ms(1000))] };
 
 const fn ms(ms: u64) -> Time {
@@ -23,6 +25,35 @@ const fn ms(ms: u64) -> Time {
 
 fn footprint(awake_bytes: u64) -> Footprint {
     Footprint { awake_bytes, memory_bytes: awake_bytes / 4 * 3 }
+}
+
+/// One device of 1,600 bytes.
+fn bounds() -> Bounds {
+    bounds_of(&[budget(1600)])
+}
+
+fn bounds_of(devices: &[Budget]) -> Bounds {
+    Bounds {
+        devices: devices.to_vec(),
+        waiters_max: WAITERS_MAX,
+        residence_min: RESIDENCE_MIN,
+        backoff: (ms(20), ms(100)),
+    }
+}
+
+fn budget(memory_bytes_max: u64) -> Budget {
+    Budget { memory_bytes_max, is_fallback: false }
+}
+
+/// Two devices, one of which never holds the largest model and the other not beside much else, and a fallback.
+fn three_devices() -> Bounds {
+    bounds_of(&[budget(900), budget(1100), Budget { memory_bytes_max: 2400, is_fallback: true }])
+}
+
+/// What a model takes on each device.
+fn footprints(awake_bytes: u64, devices: &[Budget]) -> Vec<Footprint> {
+    let on = |device: &Budget| footprint(awake_bytes * if device.is_fallback { FALLBACK_FACTOR } else { 1 });
+    devices.iter().map(on).collect()
 }
 
 /// What happens to the models. Numbers pick one of what there is.
@@ -68,6 +99,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// The machine, and what an onlooker knows of it.
 struct World {
     machine: Machine,
+    devices: Vec<Budget>,
+    waiters_max: usize,
     now: Time,
     in_flight: Vec<Action>,
     waiting: Vec<(ModelKey, WaiterId)>,
@@ -82,13 +115,16 @@ struct World {
 
 impl World {
     fn new(bounds: Bounds) -> Self {
+        let (devices, waiters_max) = (bounds.devices.clone(), bounds.waiters_max);
         let mut machine = Machine::new(bounds);
         let tiers = [Tier::Cold, Tier::Disk, Tier::Cold, Tier::Disk];
         for (bytes, tier) in AWAKE_BYTES.into_iter().zip(tiers) {
-            machine.add(footprint(bytes), POLICY, tier, Time::ZERO);
+            machine.add(footprints(bytes, &devices), POLICY, tier, Time::ZERO);
         }
         Self {
             machine,
+            devices,
+            waiters_max,
             now: Time::ZERO,
             in_flight: Vec::new(),
             waiting: Vec::new(),
@@ -189,7 +225,11 @@ impl World {
                         Err(refusal) => self.refusals.push(refusal.clone()),
                     }
                 }
-                Action::Wake { model, from } => self.begin(*model, *from, action),
+                Action::Wake { model, from, device } => {
+                    let bytes = footprints(AWAKE_BYTES[model.0], &self.devices)[device.0].awake_bytes;
+                    assert!(bytes <= self.devices[device.0].memory_bytes_max, "{model:?} on {device:?}");
+                    self.begin(*model, *from, action);
+                }
                 Action::Sleep { model, from, to } => {
                     assert!(to > from, "sleep goes down");
                     assert!(!self.leases.iter().any(|grant| grant.model == *model), "a busy model sleeps");
@@ -213,10 +253,13 @@ impl World {
     }
 
     fn check(&self) {
-        let bytes = |model: usize, tier| match tier {
-            Tier::Awake => AWAKE_BYTES[model],
-            Tier::Memory => footprint(AWAKE_BYTES[model]).memory_bytes,
-            Tier::Disk | Tier::Cold => 0,
+        let bytes = |model: usize, device: DeviceId, tier| {
+            let footprint = footprints(AWAKE_BYTES[model], &self.devices)[device.0];
+            match tier {
+                Tier::Awake => footprint.awake_bytes,
+                Tier::Memory => footprint.memory_bytes,
+                Tier::Disk | Tier::Cold => 0,
+            }
         };
         let moving: HashMap<usize, Tier> = self
             .in_flight
@@ -226,19 +269,26 @@ impl World {
                 _ => (model_of(action).0, Tier::Awake),
             })
             .collect();
-        let most = |model: usize| {
-            bytes(model, self.tiers[model]).max(moving.get(&model).map_or(0, |to| bytes(model, *to)))
+        let most = |model: usize, device| {
+            let now = bytes(model, device, self.tiers[model]);
+            now.max(moving.get(&model).map_or(0, |to| bytes(model, device, *to)))
         };
-        let total: u64 = (0..MODELS).map(most).sum();
-        assert!(total <= BOUNDS.memory_bytes_max, "{total} bytes at {:?}", self.tiers);
-        assert_eq!(self.machine.memory().0, total);
+        for (index, budget) in self.devices.iter().enumerate() {
+            let device = DeviceId(index);
+            let is_there = |model: &usize| self.machine.view(ModelKey(*model)).device == Some(device);
+            let total: u64 = (0..MODELS).filter(is_there).map(|model| most(model, device)).sum();
+            assert!(total <= budget.memory_bytes_max, "{total} bytes on {device:?} at {:?}", self.tiers);
+            assert_eq!(self.machine.memory_of(device), (total, budget.memory_bytes_max));
+        }
         for model in 0..MODELS {
             let view = self.machine.view(ModelKey(model));
             let leases = self.leases.iter().filter(|grant| grant.model.0 == model).count();
             let waiters = self.waiting.iter().filter(|(key, _)| key.0 == model).count();
             assert_eq!((view.tier, view.moving), (self.tiers[model], moving.get(&model).copied()));
             assert_eq!((view.leases, view.waiters), (leases, waiters));
-            assert!(waiters <= BOUNDS.waiters_max);
+            assert!(waiters <= self.waiters_max);
+            let has_memory = view.tier <= Tier::Memory || view.moving.is_some_and(|to| to <= Tier::Memory);
+            assert_eq!(view.device.is_some(), has_memory, "model {model} is where it has memory");
         }
     }
 
@@ -276,19 +326,53 @@ fn model_of(action: &Action) -> ModelKey {
 
 #[test]
 fn whatever_happens_the_invariants_hold_and_everyone_is_answered() {
-    check_cases(2000, &events(), |events| {
-        let mut world = World::new(BOUNDS);
-        events.iter().for_each(|event| world.apply(event));
-        world.run_out();
-    });
+    for bounds in [bounds(), three_devices()] {
+        check_cases(2000, &events(), |events| {
+            let mut world = World::new(bounds.clone());
+            events.iter().for_each(|event| world.apply(event));
+            world.run_out();
+        });
+    }
+}
+
+#[test]
+fn models_go_where_most_is_free_and_to_the_fallback_only_if_they_fit_nowhere_else() {
+    let mut world = World::new(bounds_of(&[budget(900), budget(900), three_devices().devices[2]]));
+    let mut woken = |model: usize| {
+        world.want(model, ms(1000));
+        world.take_actions();
+        let Some(Action::Wake { device, .. }) = world.in_flight.last() else { return None };
+        Some(device.0)
+    };
+    assert_eq!(woken(1), Some(0), "the first of equals");
+    assert_eq!(woken(0), Some(1), "most is free there");
+    assert_eq!(woken(3), Some(2), "it would take 1,000 bytes of 900");
+    // 800 bytes are free nowhere: it waits, and the fallback's 400 are not for it.
+    assert_eq!(woken(2).map(|_| world.in_flight.len()), Some(3));
+    world.run_out();
+    assert_eq!(world.wakes, 4);
+}
+
+#[test]
+fn without_a_fallback_what_fits_on_no_device_is_refused_with_the_largest() {
+    let mut world = World::new(bounds_of(&[budget(700), budget(900)]));
+    let refusal =
+        Refusal::TooLarge { device: DeviceId(1), wanted_bytes: 1000, pinned_bytes: 0, memory_bytes_max: 900 };
+    assert_eq!(world.machine.want(ModelKey(3), ms(9), ms(0)), Err(refusal));
+    // One that is kept awake has its device for good; another goes to the other.
+    world.machine.pin(ModelKey(2), true, ms(0)).unwrap();
+    world.machine.pin(ModelKey(1), true, ms(0)).unwrap();
+    world.take_actions();
+    let devices = [2, 1].map(|model| world.machine.view(ModelKey(model)).device);
+    assert_eq!(devices, [Some(DeviceId(1)), Some(DeviceId(0))]);
 }
 
 #[test]
 fn a_thousand_callers_cause_one_wake() {
-    let mut world = World::new(Bounds { waiters_max: 1000, ..BOUNDS });
+    let mut world = World::new(Bounds { waiters_max: 1000, ..bounds() });
     (0..1000).for_each(|_| world.want(0, ms(1000)));
     world.take_actions();
-    assert_eq!(world.in_flight, [Action::Wake { model: ModelKey(0), from: Tier::Cold }]);
+    assert_eq!(world.in_flight, [Action::Wake { model: ModelKey(0), from: Tier::Cold, device: DeviceId(0) }]);
     assert_eq!(world.machine.want(ModelKey(0), ms(9), ms(0)), Err(Refusal::Full { waiters_max: 1000 }));
     let action = world.in_flight.pop().unwrap();
     world.end(&action, true);
@@ -298,7 +382,7 @@ fn a_thousand_callers_cause_one_wake() {
 
 #[test]
 fn an_idle_model_goes_down_tier_by_tier_and_a_pinned_one_does_not() {
-    let mut world = World::new(BOUNDS);
+    let mut world = World::new(bounds());
     world.machine.pin(ModelKey(1), true, ms(0)).unwrap();
     world.machine.summon(ModelKey(0), ms(0));
     let mut seen = Vec::new();
@@ -326,7 +410,7 @@ fn an_idle_model_goes_down_tier_by_tier_and_a_pinned_one_does_not() {
 #[test]
 fn the_last_user_says_how_long_a_model_stays() {
     let stays = |keep_alives: [Option<KeepAlive>; 2]| {
-        let mut world = World::new(BOUNDS);
+        let mut world = World::new(bounds());
         (0..2).for_each(|_| world.want(0, ms(1000)));
         world.take_actions();
         let wake = world.in_flight.pop().unwrap();
@@ -346,7 +430,7 @@ fn the_last_user_says_how_long_a_model_stays() {
 
 #[test]
 fn a_failed_wake_tells_why_and_is_not_tried_again_at_once() {
-    let mut world = World::new(BOUNDS);
+    let mut world = World::new(bounds());
     for wait in [20, 40, 80, 100, 100] {
         world.want(0, ms(10_000));
         world.take_actions();
@@ -363,10 +447,16 @@ fn a_failed_wake_tells_why_and_is_not_tried_again_at_once() {
 
 #[test]
 fn a_model_that_never_fits_is_refused_with_the_numbers() {
-    let mut world = World::new(BOUNDS);
+    let mut world = World::new(bounds());
     world.machine.pin(ModelKey(2), true, ms(0)).unwrap();
-    let refusal =
-        |wanted_bytes| Err(Refusal::TooLarge { wanted_bytes, pinned_bytes: 800, memory_bytes_max: 1600 });
+    let refusal = |wanted_bytes| {
+        Err(Refusal::TooLarge {
+            device: DeviceId(0),
+            wanted_bytes,
+            pinned_bytes: 800,
+            memory_bytes_max: 1600,
+        })
+    };
     assert_eq!(world.machine.want(ModelKey(3), ms(9), ms(0)).map(drop), refusal(1000));
     assert_eq!(world.machine.pin(ModelKey(3), true, ms(0)), refusal(1000));
     world.machine.pin(ModelKey(1), true, ms(0)).unwrap();
@@ -376,7 +466,7 @@ fn a_model_that_never_fits_is_refused_with_the_numbers() {
 fn models_that_dont_fit_together_take_turns_and_none_starves() {
     const CALLS: u64 = 20_000;
     // Between them they would take 1,800 of 1,600 bytes.
-    let mut world = World::new(Bounds { waiters_max: 1000, ..BOUNDS });
+    let mut world = World::new(Bounds { waiters_max: 1000, ..bounds() });
     let mut asked: HashMap<WaiterId, Time> = HashMap::new();
     let (mut longest, mut ends) = (Time::ZERO, Vec::new());
     for call in 0..CALLS {
@@ -411,7 +501,7 @@ fn models_that_dont_fit_together_take_turns_and_none_starves() {
             longest = longest.max(world.now - asked[waiter]);
         }
     }
-    let turn = BOUNDS.residence_min;
+    let turn = RESIDENCE_MIN;
     let turns_max = (CALLS / turn.as_millis() as u64) as usize + 2;
     assert!(world.wakes <= turns_max, "{} wakes in {CALLS} ms are more than {turns_max}", world.wakes);
     assert!(world.wakes > turns_max / 3, "only {} wakes: one of them has it all", world.wakes);

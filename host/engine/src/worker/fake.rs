@@ -1,18 +1,27 @@
 //! A model that computes nothing, or breaks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
 
 use crate::{
-    Config, Error, KvType, ModelInfo, Pooling,
+    Config, DeviceStats, Error, KvType, ModelInfo, Pooling, Stats,
     backend::Batch,
     gguf::Gguf,
     loader::{Loaded, ModelId},
     models::{Capacity, Network},
+    residency::DeviceId,
     testing,
     tokenizer::Tokenizer,
 };
 
 use super::{Cached, Resident};
+
+/// Where a worker tells what it does.
+pub(crate) fn stats() -> Arc<watch::Sender<Stats>> {
+    let devices = vec![DeviceStats { name: "cpu".into(), busy: Duration::ZERO }];
+    Arc::new(watch::Sender::new(Stats { models: Vec::new(), devices }))
+}
 
 /// What a model's device does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +100,7 @@ pub(crate) fn resident(id: u64, device: Device) -> Resident {
         vocabulary: VOCABULARY,
         weights_bytes: 0,
     };
-    let loaded = Arc::new(Loaded::new(ModelId::new(id), info, tokenizer, None));
+    let loaded = Arc::new(Loaded::new(ModelId::new(id), DeviceId(0), info, tokenizer, None));
     let mut logits = vec![0.0; 4 * VOCABULARY];
     logits.chunks_mut(VOCABULARY).for_each(|row| row[TOKEN as usize] = 1.0);
     let config = Config { sequences_max: 4, ..Config::new("") };

@@ -29,6 +29,15 @@ pub(crate) struct Generation {
     first_token: Option<Instant>,
 }
 
+/// What a step says of the token that comes next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Row<'a> {
+    /// All logits.
+    Logits(&'a [f32]),
+    /// The largest of them, as [`Generation::decisive`] wants them.
+    Top(&'a [(u32, f32)]),
+}
+
 /// How a sequence goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -114,16 +123,22 @@ impl Generation {
         self.usage.device += share;
     }
 
-    /// Draws the next token from `logits`, which were ready at `now`, and sends what it completes.
+    /// How many of the largest logits are enough for the next token; `None` if it wants all of them.
+    pub(super) fn decisive(&self) -> Option<usize> {
+        let wants_all = self.format.is_some() || self.logprobs.is_some();
+        self.sampler.decisive().filter(|_| !wants_all)
+    }
+
+    /// Draws the next token from a row, which was ready at `now`, and sends what it completes.
     /// `recent` are the last tokens of the sequence.
     pub(super) fn advance(
         &mut self,
-        logits: &[f32],
+        row: Row<'_>,
         recent: &[u32],
         tokenizer: &Tokenizer,
         now: Instant,
     ) -> Result<Next, Error> {
-        let token = self.draw(logits, recent)?;
+        let token = self.draw(row, recent)?;
         self.note_time(now);
         if tokenizer.is_end(token) {
             self.send_rest();
@@ -131,7 +146,10 @@ impl Generation {
         }
         self.usage.completion_tokens += 1;
         let released = self.stops.push(&self.detokenizer.push(tokenizer, token));
-        let logprobs = self.logprobs.map(|top| sampler::logprobs(logits, token, usize::from(top)));
+        let logprobs = self.logprobs.map(|top| match row {
+            Row::Logits(logits) => sampler::logprobs(logits, token, usize::from(top)),
+            Row::Top(_) => unreachable!("whoever wants likelihoods wants all logits"),
+        });
         let chunk = Chunk { text: released.text, tokens: vec![token], logprobs: Vec::from_iter(logprobs) };
         self.writer.put(chunk, self.usage);
         let is_complete = match &mut self.format {
@@ -154,13 +172,16 @@ impl Generation {
         self.writer.finish(end);
     }
 
-    fn draw(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, Error> {
+    fn draw(&mut self, row: Row<'_>, recent: &[u32]) -> Result<u32, Error> {
         let mut masked = Ok(());
-        let token = self.sampler.sample(logits, recent, |logits| {
-            if let Some(format) = &mut self.format {
-                masked = format.mask(logits);
-            }
-        });
+        let token = match row {
+            Row::Top(top) => self.sampler.sample_top(top),
+            Row::Logits(logits) => self.sampler.sample(logits, recent, |logits| {
+                if let Some(format) = &mut self.format {
+                    masked = format.mask(logits);
+                }
+            }),
+        };
         masked?;
         token.ok_or_else(|| Error::Failed("no token has a finite logit".into()))
     }

@@ -1,4 +1,5 @@
-//! The engine thread: owns every model's state, takes commands, and steps whoever has work.
+//! An engine thread: owns the state of every model on a device, takes commands, and steps whoever has work. There
+//! is one for each device.
 //!
 //! It ends when it is told to, or when all handles are gone and the last sequence is done. Work
 //! that fails or panics costs the model that it belongs to: its sequences end with the error, its
@@ -18,13 +19,21 @@ mod tests;
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
-use crate::{Error, Stats, loader::ModelId, ready::Prefixes};
+use crate::{
+    Error, Stats,
+    loader::{Loaded, ModelId},
+    ready::Prefixes,
+    residency::DeviceId,
+};
 
 pub(crate) use generation::Generation;
 pub(crate) use job::{Job, Queue, Reply, Score, Work};
@@ -48,6 +57,34 @@ pub(crate) enum Command {
     Shutdown { left: Sender<Box<Resident>> },
 }
 
+/// The engine threads, by device.
+#[derive(Clone, Debug)]
+pub(crate) struct Workers(Arc<[SyncSender<Command>]>);
+
+impl Workers {
+    pub(crate) fn new(commands: impl IntoIterator<Item = SyncSender<Command>>) -> Self {
+        Self(commands.into_iter().collect())
+    }
+
+    /// Waits for a place in the queue of a device's thread; [`Error::Cancelled`] if that has ended.
+    pub(crate) fn send(&self, device: DeviceId, command: Command) -> Result<(), Error> {
+        self.0[device.0].send(command).map_err(|_| Error::Cancelled)
+    }
+
+    /// Hands over a job without waiting; one that has no place comes back.
+    pub(crate) fn submit(&self, model: &Loaded, job: Job) -> Result<(), Box<TrySendError<Command>>> {
+        self.0[model.device.0].try_send(Command::Submit { model: model.id, job }).map_err(Box::new)
+    }
+
+    /// Ends all of them; their models go to `left`.
+    pub(crate) fn shut_down(&self, left: &Sender<Box<Resident>>) {
+        for commands in self.0.iter() {
+            // An error means that it has ended already.
+            drop(commands.send(Command::Shutdown { left: left.clone() }));
+        }
+    }
+}
+
 /// What comes after the commands.
 enum Receive {
     /// A step.
@@ -56,24 +93,27 @@ enum Receive {
     End(Option<Sender<Box<Resident>>>),
 }
 
-/// The engine thread's state.
+/// An engine thread's state.
 pub(crate) struct Worker {
+    device: DeviceId,
     commands: Receiver<Command>,
     residents: Vec<Resident>,
     /// Tells that a model is gone.
     lost: Box<dyn Fn(ModelId) + Send>,
-    stats: watch::Sender<Stats>,
+    /// All threads' numbers.
+    stats: Arc<watch::Sender<Stats>>,
     /// Time in steps since the thread started.
-    device: Duration,
+    busy: Duration,
 }
 
 impl Worker {
     pub(crate) fn new(
+        device: DeviceId,
         commands: Receiver<Command>,
-        stats: watch::Sender<Stats>,
+        stats: Arc<watch::Sender<Stats>>,
         lost: impl Fn(ModelId) + Send + 'static,
     ) -> Self {
-        Self { commands, residents: Vec::new(), lost: Box::new(lost), stats, device: Duration::ZERO }
+        Self { device, commands, residents: Vec::new(), lost: Box::new(lost), stats, busy: Duration::ZERO }
     }
 
     /// The thread's body. Sequences that are left when it returns end as cancelled.
@@ -171,7 +211,7 @@ impl Worker {
         while index < self.residents.len() {
             let began = Instant::now();
             let is_well = self.guard(index, Resident::step);
-            self.device += began.elapsed();
+            self.busy += began.elapsed();
             if is_well {
                 index += 1;
             }
@@ -208,8 +248,12 @@ impl Worker {
     }
 
     fn publish(&self) {
-        let models = self.residents.iter().map(Resident::stats).collect();
-        self.stats.send_replace(Stats { models, device: self.device });
+        let own = self.residents.iter().map(|resident| resident.stats(self.device));
+        self.stats.send_modify(|stats| {
+            stats.models.retain(|model| model.device != self.device.0);
+            stats.models.extend(own);
+            stats.devices[self.device.0].busy = self.busy;
+        });
     }
 }
 

@@ -8,13 +8,13 @@ use std::{
 
 use crate::{
     Config, Error, Finish, ModelStats, Pooling,
-    backend::BlockId,
+    backend::{BlockId, StepClock, Top},
     format::MaskTimes,
     kv::BlockHash,
     loader::{Loaded, copy_blocks},
     models::{Capacity, Network},
     ready::{Bytes, Prefixes},
-    residency::Lease,
+    residency::{DeviceId, Lease},
     sampler::{self, REPEAT_WINDOW},
     scheduler::{Entry, Limits, NewSequence, Plan, Scheduler, Sequence, SequenceId},
     tokenizer::Tokenizer,
@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     batch::BatchArrays,
-    generation::{Generation, Next},
+    generation::{Generation, Next, Row},
     job::{Job, QueuePlace, Reply, Score, Scores, Work},
 };
 
@@ -33,6 +33,8 @@ const GUESS_ROWS_MAX: usize = 16;
 pub(crate) struct Resident {
     facts: Arc<Loaded>,
     network: Box<dyn Network>,
+    /// The device's own, if it has one.
+    clock: Arc<StepClock>,
     capacity: Capacity,
     /// Blocks of before it slept.
     prefixes: Option<Prefixes>,
@@ -113,6 +115,7 @@ impl Resident {
         Self {
             scheduler: Scheduler::new(limits, &cached.content),
             facts,
+            clock: network.clock(),
             network,
             capacity,
             prefixes: cached.prefixes,
@@ -223,10 +226,11 @@ impl Resident {
     }
 
     /// Its numbers for metrics.
-    pub(super) fn stats(&self) -> ModelStats {
+    pub(super) fn stats(&self, device: DeviceId) -> ModelStats {
         let (kv_blocks_used, kv_blocks_total) = self.scheduler.blocks();
         ModelStats {
             name: self.facts.info.name.clone(),
+            device: device.0,
             running: self.scheduler.running_count(),
             queued: self.scheduler.waiting_count(),
             kv_blocks_used,
@@ -281,25 +285,24 @@ impl Resident {
     /// Draws the next tokens of every generation whose last token was computed, and charges the step
     /// to all of them.
     fn advance_generations(&mut self, plan: &Plan, began: Instant) -> Result<(), Error> {
+        let decisive = self.decisive(plan);
         let mut wanted = std::mem::take(&mut self.logits_rows);
         wanted.clear();
         for (row, entry) in rows(plan).filter(|(_, entry)| self.draws(entry)) {
             let last = row + entry.tokens;
             wanted.extend((last - 1 - entry.guesses..last).map(|row| row as u32));
         }
-        let vocabulary = self.network.vocabulary();
-        let logits = if wanted.is_empty() { &[] } else { self.network.logits(&wanted)? };
+        let drawn = Drawn::new(&mut *self.network, &wanted, decisive)?;
         self.logits_rows = wanted;
         let now = Instant::now();
-        charge(plan, &mut self.tasks, now - began);
-        let mut rest = logits;
+        charge(plan, &mut self.tasks, self.clock.take().unwrap_or(now - began));
+        let mut first = 0;
         for entry in &plan.entries {
             let Some(task) = self.tasks.get_mut(&entry.id).filter(|_| entry.is_last) else { continue };
             let Course::Generate(generation) = &mut task.course else { continue };
             let before = generation.completion_tokens();
-            let (of_entry, behind) = rest.split_at((1 + entry.guesses) * vocabulary);
-            rest = behind;
-            let of_entry = of_entry.chunks_exact(vocabulary);
+            let of_entry = (first..first + 1 + entry.guesses).map(|index| drawn.row(index));
+            first += 1 + entry.guesses;
             let ended = advance(generation, &mut self.scheduler, entry, of_entry, &self.facts.tokenizer, now);
             self.completion_tokens += u64::from(generation.completion_tokens() - before);
             let MaskTimes { computing, waiting } = generation.mask_times();
@@ -310,6 +313,16 @@ impl Resident {
             }
         }
         Ok(())
+    }
+
+    /// How many of the largest logits are enough for everything that a step draws; `None` if something wants them all.
+    fn decisive(&self, plan: &Plan) -> Option<usize> {
+        let drawing = plan.entries.iter().filter(|entry| entry.is_last);
+        let decisive = drawing.filter_map(|entry| match &self.tasks[&entry.id].course {
+            Course::Generate(generation) => Some(generation.decisive()),
+            _ => None,
+        });
+        decisive.reduce(|a, b| Some(a?.max(b?))).flatten()
     }
 
     /// Whether an entry's logits name a generation's next token.
@@ -371,6 +384,37 @@ impl Resident {
     }
 }
 
+/// What a step gave for the tokens that are drawn from it.
+enum Drawn<'a> {
+    Logits(&'a [f32], usize),
+    Top(Vec<Top>),
+}
+
+impl<'a> Drawn<'a> {
+    /// Reads some rows of the last batch, or the decisive logits of each where a device finds those itself.
+    fn new(network: &'a mut dyn Network, rows: &[u32], decisive: Option<usize>) -> Result<Self, Error> {
+        let vocabulary = network.vocabulary();
+        if rows.is_empty() {
+            // The middle of a prompt: its time is its own, too.
+            network.wait()?;
+            return Ok(Self::Logits(&[], vocabulary));
+        }
+        if let Some(count) = decisive
+            && let Some(top) = network.top(rows, count)?
+        {
+            return Ok(Self::Top(top));
+        }
+        Ok(Self::Logits(network.logits(rows)?, vocabulary))
+    }
+
+    fn row(&self, index: usize) -> Row<'_> {
+        match self {
+            Self::Logits(logits, vocabulary) => Row::Logits(&logits[index * vocabulary..][..*vocabulary]),
+            Self::Top(top) => Row::Top(&top[index]),
+        }
+    }
+}
+
 impl Task {
     fn fail(self, error: &Error) {
         // Whoever is gone doesn't miss the error.
@@ -409,15 +453,15 @@ fn advance<'a>(
     generation: &mut Generation,
     scheduler: &mut Scheduler,
     entry: &Entry,
-    logits: impl Iterator<Item = &'a [f32]>,
+    drawn: impl Iterator<Item = Row<'a>>,
     tokenizer: &Tokenizer,
     now: Instant,
 ) -> Result<Option<Finish>, Error> {
     let mut right = 0;
-    for logits in logits {
+    for row in drawn {
         let tokens = running(scheduler, entry).tokens();
         let recent = &tokens[tokens.len().saturating_sub(REPEAT_WINDOW)..];
-        match generation.advance(logits, recent, tokenizer, now)? {
+        match generation.advance(row, recent, tokenizer, now)? {
             Next::End(finish) => return Ok(Some(finish)),
             Next::Token(token) => scheduler.push(entry.id, token),
         }

@@ -34,7 +34,7 @@ impl World {
         let (commands, commands_in) = mpsc::sync_channel(100);
         let lost = Arc::<Mutex<Vec<ModelId>>>::default();
         let noted = lost.clone();
-        let worker = Worker::new(commands_in, watch::channel(Stats::default()).0, move |id| {
+        let worker = Worker::new(DeviceId(0), commands_in, fake::stats(), move |id| {
             noted.lock().unwrap().push(id);
         });
         let mut world = Self { worker, commands, lost, queue: Queue::new(10), models: Vec::new() };

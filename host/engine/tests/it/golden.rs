@@ -7,7 +7,7 @@
 use dormouse_engine::{Device, Model, Prompt, Request};
 use serde::Deserialize;
 
-use crate::support::{finish, model};
+use crate::support::{LONG, finish, model};
 
 /// Below it, the two largest logits may change places.
 const GAP_MIN: f32 = 0.5;
@@ -116,7 +116,11 @@ type Scores = Vec<Vec<(u32, f32)>>;
 
 /// Checks cases on a device; `exact` says how many greedy ids must be equal.
 async fn check_parity(device: Device, cases: Vec<Case>, exact: impl Fn(&Case) -> usize) {
-    let (_engine, model) = model(|config| config.device = device).await;
+    let (_engine, model) = model(|config| {
+        config.devices = vec![device];
+        (config.residency.device_wait_max, config.residency.wake_wait_max) = (LONG, LONG);
+    })
+    .await;
     // All at once: what runs together must not matter.
     let generate = |case: &Case| {
         assert_eq!(model.tokenize(&case.prompt, case.parse_special).unwrap(), case.prompt_ids, "{}", case.id);

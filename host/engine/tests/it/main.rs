@@ -6,6 +6,8 @@ mod architectures;
 mod batching;
 mod errors;
 mod golden;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod residency;
 mod support;
 mod text;

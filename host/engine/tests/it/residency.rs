@@ -560,26 +560,3 @@ fn ready(models: &Path, kind: &str) -> PathBuf {
 async fn stop(engine: Engine) {
     tokio::task::spawn_blocking(move || engine.shutdown()).await.unwrap();
 }
-
-/// The device is the whole process's: nothing else may use it meanwhile.
-#[cfg(feature = "gpu")]
-#[tokio::test]
-async fn a_model_on_a_gpu_sleeps_without_a_trace_and_wakes_the_same() {
-    use crate::support::GPU;
-    let _alone = GPU.lock().await;
-    let (engine, _folder) = engine(|config| config.device = dormouse_engine::Device::Gpu(0));
-    let (empty, mut said) = (engine.device().unwrap(), None);
-    for cycle in 0..3 {
-        let model = engine.open(NAME).await.unwrap();
-        assert_eq!(model.woken_from(), if cycle == 0 { Tier::Cold } else { Tier::Disk });
-        let answer = run(&model, Request { logprobs: Some(20), ..continue_text(PROMPT, 2) }).await.chunk;
-        assert_eq!(*said.get_or_insert(answer.clone()), answer, "cycle {cycle}");
-        assert!(engine.device().unwrap().used_bytes > empty.used_bytes + model.info().weights_bytes);
-        drop(model);
-        sleep(&engine, NAME, Tier::Disk).await;
-        let asleep = engine.device().unwrap();
-        assert_eq!(asleep.used_bytes, empty.used_bytes, "cycle {cycle}");
-        // The runtime keeps what it reads through.
-        assert!(asleep.reserved_bytes < empty.reserved_bytes + (64 << 20), "cycle {cycle}: {asleep:?}");
-    }
-}

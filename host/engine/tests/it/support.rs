@@ -25,6 +25,9 @@ pub(crate) fn cached(name: &str) -> PathBuf {
     path
 }
 
+/// Longer than anything takes on a device that the processor stands in for.
+pub(crate) const LONG: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// Who uses the first adapter: its memory is counted, and it is slow enough for one.
 #[cfg(feature = "gpu")]
 pub(crate) static GPU: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

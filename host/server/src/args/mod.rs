@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 pub use resolve::{Error, Server, Settings};
 
-use crate::device::Device;
+use crate::device::Devices;
 
 /// Serverless AI without the container: push a predictor, get a URL.
 #[derive(Debug, Parser)]
@@ -123,9 +123,10 @@ pub struct Serve {
     /// The key's secret; good for everything [default: none, they need a token]
     #[arg(long, env = "DORMOUSE_AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
     pub aws_secret_access_key: Option<String>,
-    /// What models compute on: auto, cpu, gpu or gpu:INDEX, as `dormouse devices` lists them [default: auto]
-    #[arg(long, env = "DORMOUSE_DEVICE", value_name = "DEVICE")]
-    pub device: Option<Device>,
+    /// What models compute on: auto, cpu, gpu, gpu:INDEX as `dormouse devices` lists them, or several with commas
+    /// between them [default: auto]
+    #[arg(long, env = "DORMOUSE_DEVICE", value_name = "DEVICES")]
+    pub device: Option<Devices>,
     /// Where hf: sources of `/api/pull` come from.
     #[command(flatten)]
     pub hub: ModelHub,

@@ -141,7 +141,7 @@ impl Settings {
         for assignment in &serve.set {
             config = set(config, assignment)?;
         }
-        config.engine.device = serve.device.unwrap_or(config.engine.device);
+        config.engine.device = serve.device.clone().unwrap_or(config.engine.device);
         config.aws.secret_access_key = secret.or(config.aws.secret_access_key);
         config.hub.token = config.hub.token.or(hub_token);
         config.token = serve.token.clone().map(Token).or(self.token);

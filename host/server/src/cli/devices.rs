@@ -21,7 +21,7 @@ pub(super) fn list(terminal: &mut Terminal) -> Result<(), Error> {
         terminal.note("no graphics processor has a driver here; models compute on the processor");
         return Ok(());
     }
-    let mut table = Table::new(["DEVICE", "NAME", "KIND", "API", "DRIVER", "BUFFER", "COPIES", "FEATURES"])
+    let mut table = Table::new(["DEVICE", "NAME", "KIND", "API", "DRIVER", "MEMORY", "COPIES", "FEATURES"])
         .numeric(5)
         .numeric(6);
     for (adapter, speed) in &measured {
@@ -31,7 +31,7 @@ pub(super) fn list(terminal: &mut Terminal) -> Result<(), Error> {
             adapter.kind.name().to_owned(),
             adapter.api.clone(),
             adapter.driver.clone(),
-            BinaryBytes(adapter.buffer_bytes_max).to_string(),
+            adapter.memory_bytes.map(|bytes| BinaryBytes(bytes).to_string()).unwrap_or_default(),
             speed
                 .as_ref()
                 .map_or_else(ToString::to_string, |speed| format!("{}/s", BinaryBytes(*speed as u64))),
@@ -48,6 +48,7 @@ fn value(adapter: &Adapter, speed: &Result<f64, dormouse_engine::Error>) -> Valu
         "kind": adapter.kind.name(),
         "api": adapter.api,
         "driver": adapter.driver,
+        "memory_bytes": adapter.memory_bytes,
         "buffer_bytes_max": adapter.buffer_bytes_max,
         "binding_bytes_max": adapter.binding_bytes_max,
         "shared_bytes": adapter.shared_bytes,

@@ -52,27 +52,43 @@ fn go(client: &Client, model: &str, tier: &str, terminal: &mut Terminal) -> Resu
 }
 
 fn show(node: &Value, terminal: &mut Terminal) -> Result<(), Error> {
-    if let (Some(name), Some(used)) = (node["device"]["name"].as_str(), node["device"]["used_bytes"].as_u64())
-    {
-        terminal
-            .note(format_args!("models compute on {name}, {} of its memory are in use", BinaryBytes(used)));
+    for device in node["devices"].as_array().map_or(&[][..], Vec::as_slice) {
+        if let (Some(id), Some(name), Some(used), Some(max)) = (
+            device["device"].as_str(),
+            device["name"].as_str(),
+            device["used_bytes"].as_u64(),
+            device["memory_bytes_max"].as_u64(),
+        ) {
+            let [used, max] = [used, max].map(BinaryBytes);
+            terminal.note(format_args!("{id} is {name}: {used} in use, models may have {max}"));
+        }
     }
     let models = node["models"].as_array().map_or(&[][..], Vec::as_slice);
     if models.is_empty() {
         terminal.note("no model has been used since the service started");
         return Ok(());
     }
-    let mut table =
-        Table::new(["MODEL", "TIER", "MEMORY", "IN USE", "WAITING", "SLEEPS IN", "WAKES AT", "LAST WAKE"])
-            .numeric(2)
-            .numeric(3)
-            .numeric(4);
+    let mut table = Table::new([
+        "MODEL",
+        "TIER",
+        "ON",
+        "MEMORY",
+        "IN USE",
+        "WAITING",
+        "SLEEPS IN",
+        "WAKES AT",
+        "LAST WAKE",
+    ])
+    .numeric(3)
+    .numeric(4)
+    .numeric(5);
     for model in models {
         let text = |name: &str| model[name].as_str().unwrap_or_default().to_owned();
         let number = |name: &str| model[name].as_u64().unwrap_or(0);
         table.row([
             text("name"),
             tier(model),
+            text("device"),
             BinaryBytes(number("memory_bytes")).to_string(),
             number("leases").to_string(),
             number("waiting").to_string(),

@@ -20,17 +20,24 @@ pub(super) struct NodeResidency {
     /// Bytes that models have in memory at most.
     memory_bytes: u64,
     memory_bytes_max: u64,
-    /// What they compute on, if it has memory of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<DeviceItem>,
+    /// What they compute on.
+    devices: Vec<DeviceItem>,
     models: Vec<ModelItem>,
 }
 
 #[derive(Debug, Serialize)]
 struct DeviceItem {
-    name: String,
-    used_bytes: u64,
-    reserved_bytes: u64,
+    device: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Bytes that models have there at most.
+    memory_bytes: u64,
+    memory_bytes_max: u64,
+    /// What the allocator of a device with memory of its own counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,6 +52,9 @@ struct ModelItem {
     is_pinned: bool,
     leases: usize,
     waiting: usize,
+    /// What it computes on, or sleeps in the memory of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
     memory_bytes: u64,
     awake_bytes: u64,
     /// Since it is in its tier.
@@ -109,13 +119,9 @@ pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<NodeReside
     });
     let models = models.collect();
     let engine = service.engine.clone();
-    let device = spawn_blocking(move || engine.device()).await.expect("looking does not panic");
-    let device = device.map(|DeviceMemory { name, used_bytes, reserved_bytes }| DeviceItem {
-        name,
-        used_bytes,
-        reserved_bytes,
-    });
-    Json(NodeResidency { memory_bytes, memory_bytes_max, device, models })
+    let devices = spawn_blocking(move || engine.devices()).await.expect("looking does not panic");
+    let devices = devices.into_iter().map(DeviceItem::of).collect();
+    Json(NodeResidency { memory_bytes, memory_bytes_max, devices, models })
 }
 
 /// `POST /v1/residency/{model}`: wakes a model, or has it sleep once nobody uses it.
@@ -153,6 +159,20 @@ pub(super) async fn set(
     Ok(list(State(service)).await)
 }
 
+impl DeviceItem {
+    fn of(memory: DeviceMemory) -> Self {
+        let DeviceMemory { device, name, models_bytes, memory_bytes_max, gauge } = memory;
+        Self {
+            device,
+            name,
+            memory_bytes: models_bytes,
+            memory_bytes_max,
+            used_bytes: gauge.map(|gauge| gauge.used_bytes),
+            reserved_bytes: gauge.map(|gauge| gauge.reserved_bytes),
+        }
+    }
+}
+
 impl ModelItem {
     fn of(model: &ModelResidency, now: Instant) -> Self {
         let until = |time: Instant| millis(time.saturating_duration_since(now));
@@ -165,6 +185,7 @@ impl ModelItem {
             is_pinned: model.is_pinned,
             leases: model.leases,
             waiting: model.waiting,
+            device: model.device.clone(),
             memory_bytes: model.memory_bytes,
             awake_bytes: model.awake_bytes,
             for_ms: millis(now.saturating_duration_since(model.since)),

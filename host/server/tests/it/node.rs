@@ -44,7 +44,7 @@ impl Node {
         let mut config = Config::new(dir);
         config.listen = "127.0.0.1:0".parse().unwrap();
         config.engine.threads = 1;
-        config.engine.device = dormouse::config::Device::Cpu;
+        config.engine.device = "cpu".parse().unwrap();
         change(&mut config);
         let (stop, stopped) = oneshot::channel();
         let (listening, address) = mpsc::channel();

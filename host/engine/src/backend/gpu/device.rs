@@ -1,23 +1,28 @@
-//! The graphics processors of a machine, and one that is opened.
+//! A graphics processor that is opened.
 
 use std::{
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{RecvTimeoutError, Sender, channel, sync_channel},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use cubecl_core::{
     MemoryScope,
-    client::Client,
+    client::{Client, ProfileWindow},
     environment::{bytes::Bytes, future::block_on, stream::StreamId},
     prelude::Scalar,
+    profile::TimingMethod,
+    server::Handle,
 };
 use cubecl_runtime::runtime::Runtime;
-use cubecl_wgpu::{AutoCompiler, WgpuBackend, WgpuDevice, WgpuDeviceKind, WgpuRuntime, wgpu};
+use cubecl_wgpu::{AutoCompiler, RuntimeOptions, WgpuRuntime, WgpuSetup, wgpu};
 
 use super::{
+    adapter::{self, Adapter, AdapterKind},
     memory::{Buffer, Vector},
     weights::Load,
 };
@@ -26,77 +31,23 @@ use crate::Error;
 /// The queue that all threads put their work in: what one uploads, another reads.
 const STREAM: StreamId = StreamId { value: 1 };
 
+/// Bytes that are uploaded at once: steps of other models come in between.
+const UPLOAD_BYTES: usize = 8 << 20;
+
 /// Bytes copied to measure how fast a device reads and writes its memory, and how often.
 const COPY_BYTES: usize = 64 << 20;
 const COPIES: u32 = 8;
 
-/// Instances come and go one at a time: Vulkan's loader takes no more.
-static LISTING: Mutex<()> = Mutex::new(());
+/// Time that a device may take where nobody says otherwise.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// A graphics processor, or a driver that stands in for one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Adapter {
-    /// Its place in the list: what `gpu:INDEX` means.
-    pub index: usize,
-    /// As the driver says it.
-    pub name: String,
-    /// What it is.
-    pub kind: AdapterKind,
-    /// `vulkan`, `metal` or `dx12`.
-    pub api: String,
-    /// Name and version of the driver.
-    pub driver: String,
-    /// Bytes of the largest buffer; the system tells no more of its memory.
-    pub buffer_bytes_max: u64,
-    /// Bytes that a kernel sees of one buffer.
-    pub binding_bytes_max: u64,
-    /// Bytes of memory that the units of a cube share.
-    pub shared_bytes: u32,
-    /// Units that run in step, at least and at most; `None` where they can't exchange values.
-    pub subgroup: Option<(u32, u32)>,
-    /// Whether kernels compute in 16 bits.
-    pub has_f16: bool,
-    /// Whether it multiplies small matrices in one instruction.
-    pub has_cooperative_matrix: bool,
-}
-
-/// What an adapter is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdapterKind {
-    /// With memory of its own.
-    Discrete,
-    /// With the processor's memory.
-    Integrated,
-    /// A part of one, in a virtual machine.
-    Virtual,
-    /// No graphics processor: its work is done by the processor.
-    Software,
-    /// Not known.
-    Other,
-}
-
-impl AdapterKind {
-    /// A word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Discrete => "discrete",
-            Self::Integrated => "integrated",
-            Self::Virtual => "virtual",
-            Self::Software => "software",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// What [`Adapter`]s there are, the best first.
-pub fn adapters() -> Vec<Adapter> {
-    found().into_iter().map(|(adapter, _)| adapter).collect()
-}
+/// Of a device's memory, what models may have: the rest is for what is uploaded and read, and for other programs.
+const MEMORY_SHARE: (u64, u64) = (9, 10);
 
 /// How fast an adapter copies from its memory to its memory: bytes read and written a second, the best of a few
 /// copies of 64 MiB.
 pub fn copy_bandwidth(index: usize) -> Result<f64, Error> {
-    let device = Device::open(index)?;
+    let device = Device::open(index, WAIT_MAX)?;
     let len = COPY_BYTES / size_of::<f32>();
     let [from, to] = [1.0, 0.0].map(|value| device.vector(&vec![value; len]));
     let mut best = Duration::MAX;
@@ -110,84 +61,56 @@ pub fn copy_bandwidth(index: usize) -> Result<f64, Error> {
     Ok(2.0 * COPY_BYTES as f64 / best.as_secs_f64())
 }
 
-fn found() -> Vec<(Adapter, WgpuDevice)> {
-    let _one = LISTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    let descriptor =
-        wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
-    let instance = wgpu::Instance::new(descriptor);
-    let adapters = block_on(instance.enumerate_adapters(backends));
-    // Each API counts the adapters of a kind on its own.
-    let mut counts: Vec<(wgpu::Backend, AdapterKind, usize)> = Vec::new();
-    let mut found: Vec<_> = adapters
-        .iter()
-        .map(|adapter| {
-            let info = adapter.get_info();
-            let kind = kind(info.device_type);
-            let same = |(api, other, _): &&mut (_, _, _)| *api == info.backend && *other == kind;
-            let number = match counts.iter_mut().find(same) {
-                Some((_, _, count)) => std::mem::replace(count, *count + 1),
-                None => {
-                    counts.push((info.backend, kind, 1));
-                    0
-                }
-            };
-            (described(adapter, &info, kind), selected(&info, kind, number))
-        })
-        .collect();
-    found.sort_by_key(|(adapter, _)| match adapter.kind {
-        AdapterKind::Discrete => 0,
-        AdapterKind::Integrated => 1,
-        AdapterKind::Virtual => 2,
-        AdapterKind::Other => 3,
-        AdapterKind::Software => 4,
-    });
-    found.iter_mut().enumerate().for_each(|(index, (adapter, _))| adapter.index = index);
-    found
+/// Where a device is that may be lost and opened again.
+pub(crate) struct Slot {
+    index: usize,
+    wait_max: Duration,
+    current: Mutex<Arc<Device>>,
 }
 
-fn kind(device_type: wgpu::DeviceType) -> AdapterKind {
-    match device_type {
-        wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
-        wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
-        wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
-        wgpu::DeviceType::Cpu => AdapterKind::Software,
-        wgpu::DeviceType::Other => AdapterKind::Other,
+impl Slot {
+    /// Opens the adapter of this index, which may take so long for a step.
+    pub(crate) fn open(index: usize, wait_max: Duration) -> Result<Self, Error> {
+        let device = Arc::new(Device::open(index, wait_max)?);
+        Ok(Self { index, wait_max, current: Mutex::new(device) })
+    }
+
+    /// A device that is open.
+    pub(crate) fn holding(device: Arc<Device>) -> Self {
+        Self { index: device.adapter.index, wait_max: device.wait_max, current: Mutex::new(device) }
+    }
+
+    /// The device, lost or not.
+    pub(crate) fn current(&self) -> Arc<Device> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The device, opened again if it was lost. What was made with the lost one stays lost.
+    pub(super) fn recover(&self) -> Result<Arc<Device>, Error> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.is_lost() {
+            let name = &current.adapter.name;
+            tracing::warn!(name, index = self.index, "the device was lost and is opened again");
+            *current = Arc::new(Device::open(self.index, self.wait_max)?);
+        }
+        Ok(current.clone())
+    }
+
+    /// Bytes that models may have: most of its own memory, or what the machine has for them where it has none or
+    /// doesn't tell.
+    pub(crate) fn budget_bytes(&self, machine_bytes: u64) -> u64 {
+        let device = self.current();
+        let (part, whole) = MEMORY_SHARE;
+        match (device.adapter.kind, device.adapter.memory_bytes) {
+            (AdapterKind::Discrete | AdapterKind::Virtual, Some(bytes)) => bytes / whole * part,
+            (_, Some(bytes)) => machine_bytes.min(bytes),
+            (_, None) => machine_bytes,
+        }
     }
 }
 
-fn described(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo, kind: AdapterKind) -> Adapter {
-    let (limits, features) = (adapter.limits(), adapter.features());
-    let subgroup = (info.subgroup_min_size, info.subgroup_max_size);
-    Adapter {
-        index: 0,
-        name: info.name.clone(),
-        kind,
-        api: info.backend.to_string(),
-        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        buffer_bytes_max: limits.max_buffer_size,
-        binding_bytes_max: limits.max_storage_buffer_binding_size,
-        shared_bytes: limits.max_compute_workgroup_storage_size,
-        subgroup: features.contains(wgpu::Features::SUBGROUP).then_some(subgroup),
-        has_f16: features.contains(wgpu::Features::SHADER_F16),
-        has_cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
-    }
-}
-
-fn selected(info: &wgpu::AdapterInfo, kind: AdapterKind, number: usize) -> WgpuDevice {
-    let kind = match kind {
-        AdapterKind::Discrete => WgpuDeviceKind::DiscreteGpu(number),
-        AdapterKind::Integrated => WgpuDeviceKind::IntegratedGpu(number),
-        AdapterKind::Virtual => WgpuDeviceKind::VirtualGpu(number),
-        AdapterKind::Software => WgpuDeviceKind::Cpu,
-        AdapterKind::Other => WgpuDeviceKind::Other(number),
-    };
-    WgpuDevice::new(kind).on(match info.backend {
-        wgpu::Backend::Metal => WgpuBackend::Metal,
-        wgpu::Backend::Dx12 => WgpuBackend::Dx12,
-        _ => WgpuBackend::Vulkan,
-    })
-}
+/// Something that takes as long as the device does.
+type Wait = Box<dyn FnOnce(&Client) + Send>;
 
 /// An adapter in use.
 pub(crate) struct Device {
@@ -195,6 +118,22 @@ pub(crate) struct Device {
     client: Client,
     units: Units,
     dispatches: AtomicU64,
+    wait_max: Duration,
+    is_lost: AtomicBool,
+    faults: Arc<Mutex<Faults>>,
+    /// Does what is waited for, on a thread that may be given up.
+    waits: Sender<Wait>,
+    #[cfg(test)]
+    wgpu: wgpu::Device,
+}
+
+/// What a device reports besides the results that it fails to give.
+#[derive(Debug, Default)]
+struct Faults {
+    /// For whoever asked for memory.
+    is_out_of_memory: bool,
+    /// The first of others, for whoever waits next: what comes after it mostly follows from it.
+    other: Option<String>,
 }
 
 /// How kernels share their work.
@@ -278,22 +217,47 @@ impl Units {
 }
 
 impl Device {
-    /// Opens the adapter of this index.
-    pub(crate) fn open(index: usize) -> Result<Self, Error> {
-        let mut found = found();
+    /// Opens the adapter of this index, which may take so long for a step.
+    pub(crate) fn open(index: usize, wait_max: Duration) -> Result<Self, Error> {
+        let mut found = adapter::found();
         if index >= found.len() {
             let count = found.len();
             return Err(Error::Invalid(format!(
                 "gpu:{index} is not there, this machine has {count} adapters"
             )));
         }
-        let (adapter, selected) = found.swap_remove(index);
-        let mut client = WgpuRuntime::<AutoCompiler>::client(&selected);
+        let (adapter, handle) = found.swap_remove(index);
+        let (wgpu, queue) = block_on(handle.request_device(&descriptor(&handle)))
+            .map_err(|error| failed(&adapter, &error))?;
+        let setup = WgpuSetup {
+            instance: adapter::instance(),
+            backend: handle.get_info().backend,
+            adapter: handle,
+            device: wgpu.clone(),
+            queue,
+        };
+        let opened = cubecl_wgpu::try_init_device(setup, RuntimeOptions::default());
+        let opened = opened.map_err(|error| failed(&adapter, &error))?;
+        let faults: Arc<Mutex<Faults>> = Arc::default();
+        let noted = Arc::clone(&faults);
+        wgpu.on_uncaptured_error(Arc::new(move |error| note(&noted, &error)));
+        let mut client = WgpuRuntime::<AutoCompiler>::client(&opened);
         let units = Units::of(adapter.kind).supported(&adapter, &client);
         // SAFETY: every handle of this client is made and used in this one stream.
         unsafe { client.set_stream(STREAM) };
         tracing::info!(name = adapter.name, api = adapter.api, driver = adapter.driver, "gpu backend");
-        Ok(Self { adapter, client, units, dispatches: AtomicU64::new(0) })
+        Ok(Self {
+            waits: waiter(client.clone())?,
+            adapter,
+            client,
+            units,
+            dispatches: AtomicU64::new(0),
+            wait_max,
+            is_lost: AtomicBool::new(false),
+            faults,
+            #[cfg(test)]
+            wgpu,
+        })
     }
 
     /// The same with other units, whatever is best for the adapter.
@@ -330,20 +294,126 @@ impl Device {
         self.dispatches.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing can be computed on it any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything has run.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what failed of it; then, and when it takes longer than the device may, the device is lost.
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        block_on(self.client.sync()).map_err(|error| failed(&self.adapter, &error))
+        self.wait(|client| block_on(client.sync()).map_err(|error| error.to_string()))
+    }
+
+    /// [`Error::OutOfMemory`] if there was no memory for something that was made since this was last asked.
+    pub(super) fn check_memory(&self) -> Result<(), Error> {
+        // What was asked for before has been made by then.
+        let used = self.wait(|client| Ok(client.memory_report(MemoryScope::Device).usage().bytes_in_use))?;
+        let is_out = std::mem::take(&mut self.faults().is_out_of_memory);
+        let name = &self.adapter.name;
+        let reason = || format!("{name} has no more memory beside the {} MiB in use", used >> 20);
+        if is_out { Err(Error::OutOfMemory(reason())) } else { Ok(()) }
+    }
+
+    /// The bytes of buffers, once everything before has run; errors as [`Device::sync`]'s.
+    pub(super) fn read(&self, handles: Vec<Handle>) -> Result<Vec<Bytes>, Error> {
+        self.wait(move |client| client.read(handles).map_err(|error| error.to_string()))
+    }
+
+    /// Begins to measure what is launched from now on by the device's own clock. `None` where it has none, or must be
+    /// idle to read it.
+    pub(super) fn start_clock(&self) -> Option<ProfileWindow> {
+        let is_cheap = self.client.properties().timing_method == TimingMethod::Device
+            && matches!(self.adapter.api.as_str(), "vulkan" | "dx12")
+            && !self.is_lost();
+        is_cheap.then(|| self.client.profile_start().ok()).flatten()
+    }
+
+    /// Waits as [`Device::sync`] and [`Device::read`] do, and tells what the device took since its clock was started.
+    pub(super) fn stop_clock(
+        &self,
+        window: ProfileWindow,
+        handles: Vec<Handle>,
+    ) -> Result<(Vec<Bytes>, Option<Duration>), Error> {
+        self.wait(move |client| {
+            let measured = client.profile_end(window);
+            let bytes = client.read(handles).map_err(|error| error.to_string())?;
+            // Who has no time goes by our own clock.
+            let ticks = measured.ok().and_then(|measured| block_on(measured.resolve()));
+            Ok((bytes, ticks.map(|ticks| ticks.duration())))
+        })
+    }
+
+    fn wait<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Client) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, Error> {
+        if self.is_lost() {
+            return Err(self.failed("it was lost"));
+        }
+        let (done, result) = sync_channel(1);
+        // Whoever has given up doesn't miss the result.
+        let sent = self.waits.send(Box::new(move |client| drop(done.send(work(client)))));
+        let result = match sent {
+            Ok(()) => result.recv_timeout(self.wait_max),
+            Err(_) => Err(RecvTimeoutError::Disconnected),
+        };
+        let result = match result {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                Err(format!("no answer within {:?} (device_wait_max)", self.wait_max))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err("its thread has ended".into()),
+        };
+        let fault = self.faults().other.take();
+        match (fault, result) {
+            (None, Ok(value)) => Ok(value),
+            (Some(reason), Ok(_)) | (_, Err(reason)) => Err(self.lost(&reason)),
+        }
+    }
+
+    /// As if it had been unplugged.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.wgpu.destroy();
+    }
+
+    /// As if the driver had said so.
+    #[cfg(test)]
+    pub(super) fn report(&self, error: wgpu::Error) {
+        note(&self.faults, &error);
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self, reason: &str) -> Error {
+        self.is_lost.store(true, Ordering::Relaxed);
+        self.failed(reason)
+    }
+
+    fn failed(&self, reason: &str) -> Error {
+        failed(&self.adapter, &reason)
     }
 
     /// Gives back what nobody holds any more.
     pub(super) fn trim(&self) {
+        if self.is_lost() {
+            return;
+        }
         if let Err(error) = self.client.memory_cleanup() {
             tracing::warn!(name = self.adapter.name, %error, "can't give device memory back");
         }
     }
 
-    /// Bytes of the device's memory in use and reserved.
+    /// Bytes of the device's memory in use and reserved; none of one that is lost.
     pub(crate) fn memory(&self) -> (u64, u64) {
+        if self.is_lost() {
+            return (0, 0);
+        }
         let report = self.client.memory_report(MemoryScope::Device);
         let usage = report.usage();
         (usage.bytes_in_use, usage.bytes_reserved)
@@ -352,6 +422,17 @@ impl Device {
     pub(super) fn buffer(&self, rows: usize, columns: usize) -> Buffer {
         let zeros = vec![0.0f32; rows * columns];
         Buffer { handle: self.client.create(Bytes::from_elems(zeros)), rows, columns }
+    }
+
+    /// Bytes on the device, piece by piece; a number of them that four divides.
+    pub(super) fn upload(&self, bytes: &[u8]) -> Handle {
+        let handle = self.client.empty(bytes.len());
+        for (at, piece) in (0..).step_by(UPLOAD_BYTES).zip(bytes.chunks(UPLOAD_BYTES)) {
+            let rest = (bytes.len() - at - piece.len()) as u64;
+            let place = handle.clone().offset_start(at as u64).offset_end(rest);
+            self.client.write(&place, Bytes::from_bytes_vec(piece.to_vec()));
+        }
+        handle
     }
 
     pub(super) fn vector(&self, values: &[f32]) -> Vector {
@@ -375,4 +456,37 @@ pub(super) fn failed(adapter: &Adapter, error: &impl ToString) -> Error {
     // What follows is a trace of the library's own calls.
     let text = text.split("Backtrace").next().unwrap_or_default().trim();
     Error::Failed(format!("{} ({}): {text}", adapter.name, adapter.api))
+}
+
+/// All that an adapter can, but for what wgpu calls an experiment.
+fn descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
+    let left_out = wgpu::Features::MAPPABLE_PRIMARY_BUFFERS | wgpu::Features::all_experimental_mask();
+    wgpu::DeviceDescriptor {
+        required_features: adapter.features().difference(left_out),
+        required_limits: adapter.limits(),
+        // The runtime has pools of its own.
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..wgpu::DeviceDescriptor::default()
+    }
+}
+
+/// Keeps what a device reports for those whom it concerns.
+fn note(faults: &Mutex<Faults>, error: &wgpu::Error) {
+    tracing::warn!(%error, "the device reports");
+    let faults = &mut *faults.lock().unwrap_or_else(PoisonError::into_inner);
+    match error {
+        wgpu::Error::OutOfMemory { .. } => faults.is_out_of_memory = true,
+        // What there is no memory for can't be written to either.
+        _ if faults.is_out_of_memory => {}
+        other => _ = faults.other.get_or_insert_with(|| other.to_string()),
+    }
+}
+
+/// The thread that waits for a device. One that waits forever is left behind with the device.
+fn waiter(client: Client) -> Result<Sender<Wait>, Error> {
+    let (waits, waits_in) = channel::<Wait>();
+    let body = move || waits_in.into_iter().for_each(|wait| wait(&client));
+    let spawned = thread::Builder::new().name("gpu-wait".into()).spawn(body);
+    spawned.map_err(|error| Error::Failed(format!("can't start thread \"gpu-wait\": {error}")))?;
+    Ok(waits)
 }

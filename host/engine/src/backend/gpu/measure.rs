@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Device, Gpu, Layout, Units};
+use super::{Device, Gpu, Layout, Units, WAIT_MAX};
 use crate::{
     Config, Error,
     backend::{BLOCK_TOKENS, Batch, BlockId, Span},
@@ -27,7 +27,7 @@ impl Model {
     /// Brings a file to the adapter of this index; `is_fused` says whether norms and rotations are dispatches of their
     /// own, `None` takes what is best there.
     pub fn open(index: usize, path: &Path, is_fused: Option<bool>) -> Result<Self, Error> {
-        let mut device = Device::open(index)?;
+        let mut device = Device::open(index, WAIT_MAX)?;
         if let Some(fuses) = is_fused {
             let units = device.units();
             device = device.with_units(Units { fuses_norms: fuses, fuses_rope: fuses, ..units });

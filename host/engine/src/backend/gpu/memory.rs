@@ -1,8 +1,10 @@
 //! What lies in a device's memory.
 
+use std::sync::Mutex;
+
 use cubecl_core::{prelude::BufferArg, server::Handle};
 
-use crate::quant::DType;
+use crate::{quant::DType, ready};
 
 /// `[rows, columns]` f32.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) struct Part {
     pub(super) dtype: DType,
     /// Rows of the result: of a gated matrix, the buffer has twice as many.
     pub(super) rows: usize,
+    /// The words as they were uploaded, until an image was made of them.
+    pub(super) unkept: Mutex<Option<ready::Bytes>>,
 }
 
 /// Keys and values of a model: of each layer `[block][kv head][position][D/2]` words of two bf16.

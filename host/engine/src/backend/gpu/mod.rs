@@ -10,6 +10,7 @@
     reason = "kernels are written in the part of Rust that cubecl translates"
 )]
 
+mod adapter;
 mod attention;
 mod device;
 mod elementwise;
@@ -20,25 +21,27 @@ mod rope;
 mod step;
 #[cfg(test)]
 mod tests;
+mod top;
 mod weights;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cubecl_core::environment::bytes::Bytes;
+use cubecl_core::{client::ProfileWindow, environment::bytes::Bytes, server::Handle};
 use memmap2::MmapMut;
 
 use super::{
     Activation, BLOCK_TOKENS, Backend, Batch, BlockId, CacheShape, DType, HeadNorms, Heads, LayerNorm, Norm,
-    Rope, StepRows, Tensor,
+    Rope, StepClock, StepRows, Tensor, Top,
 };
 use crate::{
     Error, KvType,
     quant::{dequantize, to_f32_bytes},
     ready,
 };
+pub use adapter::{Adapter, AdapterKind, adapters};
 use attention::{Attention, RopeAttention};
-pub use device::{Adapter, AdapterKind, adapters, copy_bandwidth};
-pub(crate) use device::{Device, Units};
+pub use device::copy_bandwidth;
+pub(crate) use device::{Device, Slot, Units, WAIT_MAX};
 use elementwise::{Lookup, Normed};
 use linear::{Finish, Linear};
 pub(crate) use memory::{Buffer, Cache, Matrix, Vector};
@@ -49,18 +52,34 @@ use weights::Layout;
 
 /// A graphics processor.
 pub(crate) struct Gpu {
+    slot: Arc<Slot>,
     device: Arc<Device>,
     steps: Steps,
     /// Rows that were normalised for a matrix, where that is a dispatch of its own.
     normed: Option<Buffer>,
     /// What was read last.
     host: Vec<f32>,
+    /// The device's clock, from a step's beginning to its first result.
+    clock: Option<ProfileWindow>,
+    /// What it says.
+    took: Arc<StepClock>,
 }
 
 impl Gpu {
-    /// An adapter that was opened.
+    /// The device of a slot.
+    pub(crate) fn on(slot: Arc<Slot>) -> Self {
+        let device = slot.current();
+        Self::with(slot, device)
+    }
+
+    fn with(slot: Arc<Slot>, device: Arc<Device>) -> Self {
+        let (steps, host) = (Steps::default(), Vec::new());
+        Self { slot, device, steps, normed: None, host, clock: None, took: Arc::default() }
+    }
+
+    /// A device of one's own.
     pub(crate) fn sharing(device: Arc<Device>) -> Self {
-        Self { device, steps: Steps::default(), normed: None, host: Vec::new() }
+        Self::on(Arc::new(Slot::holding(device)))
     }
 
     /// Rows of one format, a buffer for as many as a kernel can see at once.
@@ -78,17 +97,26 @@ impl Gpu {
         }
         let row_bytes = dtype.bytes(columns);
         let part = |rows: &[&[u8]], count| {
-            let mut words = Vec::with_capacity(rows.len() * row_words);
-            rows.iter().for_each(|row| weights::pack_row(dtype, row, &mut words));
-            let len = words.len();
-            Part { handle: self.device.words(words).handle, words: len, dtype, rows: count }
+            let bytes = 4 * rows.len() * row_words;
+            let mut pages = MmapMut::map_anon(bytes).map_err(|_| Error::no_memory_for(bytes))?;
+            let mut words = Vec::with_capacity(row_words);
+            for (row, into) in rows.iter().zip(pages.chunks_exact_mut(4 * row_words)) {
+                words.clear();
+                weights::pack_row(dtype, row, &mut words);
+                into.chunks_exact_mut(4)
+                    .zip(&words)
+                    .for_each(|(into, word)| into.copy_from_slice(&word.to_le_bytes()));
+            }
+            let handle = self.device.upload(&pages);
+            let unkept = Mutex::new(Some(ready::Bytes::of_memory(Some(pages))));
+            Ok(Part { handle, words: bytes / 4, dtype, rows: count, unkept })
         };
         let all: Vec<Vec<&[u8]>> = match halves {
             true => tensors.iter().map(|tensor| tensor.bytes.chunks_exact(row_bytes).collect()).collect(),
             false => vec![tensors.iter().flat_map(|tensor| tensor.bytes.chunks_exact(row_bytes)).collect()],
         };
         let rows = all[0].len();
-        Ok((0..rows)
+        let parts = (0..rows)
             .step_by(rows_max)
             .map(|first| {
                 let range = first..rows.min(first + rows_max);
@@ -96,16 +124,20 @@ impl Gpu {
                     all.iter().flat_map(|set| set[range.clone()].iter().copied()).collect();
                 part(&some, range.len())
             })
-            .collect())
+            .collect::<Result<_, Error>>()?;
+        self.device.check_memory()?;
+        Ok(parts)
     }
 
     /// A part as it lies on the device.
-    fn read_part(&self, part: &Part, columns: usize) -> Result<ready::Part, Error> {
-        let read = self.device.client().read_one(part.handle.clone()).map_err(|error| self.failed(error))?;
+    fn read_part(&self, part: &Part) -> Result<ready::Bytes, Error> {
+        if let Some(bytes) = part.unkept.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(bytes);
+        }
+        let read = self.device.read(vec![part.handle.clone()])?.remove(0);
         let mut pages = MmapMut::map_anon(read.len()).map_err(|_| Error::no_memory_for(read.len()))?;
         pages.copy_from_slice(&read);
-        let bytes = ready::Bytes::of_memory(Some(pages));
-        Ok(ready::Part { dtype: part.dtype, rows: part.rows, columns, bytes })
+        Ok(ready::Bytes::of_memory(Some(pages)))
     }
 
     /// Has a matrix multiplied with the first rows of `x`, or with their norms.
@@ -130,12 +162,16 @@ impl Gpu {
         self.normed = Some(normed);
     }
 
-    fn failed(&self, error: impl ToString) -> Error {
-        device::failed(self.device.adapter(), &error)
+    /// The bytes of buffers, once everything before has run.
+    fn read_all(&mut self, handles: Vec<Handle>) -> Result<Vec<Bytes>, Error> {
+        let Some(clock) = self.clock.take() else { return self.device.read(handles) };
+        let (bytes, took) = self.device.stop_clock(clock, handles)?;
+        self.took.set(took);
+        Ok(bytes)
     }
 
     /// Where a block lies in every layer: keys, then values.
-    fn block_handles(&self, cache: &Cache, block: BlockId) -> Vec<cubecl_core::server::Handle> {
+    fn block_handles(&self, cache: &Cache, block: BlockId) -> Vec<Handle> {
         let bytes = cache.block_bytes() as u64;
         let after = (cache.blocks as u64 - 1 - u64::from(block.0)) * bytes;
         let of = |vector: &Vector| {
@@ -159,7 +195,7 @@ fn block_bytes(kv_heads: usize, head_size: usize) -> usize {
 impl Clone for Gpu {
     /// Shares the device.
     fn clone(&self) -> Self {
-        Self::sharing(Arc::clone(&self.device))
+        Self::with(self.slot.clone(), self.device.clone())
     }
 }
 
@@ -197,8 +233,13 @@ impl Backend for Gpu {
     }
 
     fn parts(&self, matrix: &Matrix) -> Vec<ready::Part> {
-        let read = matrix.parts.iter().map(|part| self.read_part(part, matrix.columns));
-        read.collect::<Result<_, _>>().unwrap_or_else(|error| {
+        let sets = if matrix.is_gated { 2 } else { 1 };
+        let read = matrix.parts.iter().map(|part| {
+            let Part { dtype, rows, .. } = *part;
+            let bytes = self.read_part(part)?;
+            Ok(ready::Part { dtype, rows: sets * rows, columns: matrix.columns, bytes })
+        });
+        read.collect::<Result<_, Error>>().unwrap_or_else(|error| {
             // Nothing is kept then, and the next wake makes it from the file.
             tracing::warn!(%error, "can't read weights back");
             Vec::new()
@@ -209,18 +250,19 @@ impl Backend for Gpu {
         let columns = parts.first().map_or(0, |part| part.columns);
         let sets = if gated { 2 } else { 1 };
         let upload = |part: &ready::Part| {
-            let words = sets * part.rows * Layout::of(part.dtype).row(columns);
-            if part.columns != columns || part.bytes.len() != 4 * words {
+            let words = part.rows * Layout::of(part.dtype).row(columns);
+            if part.columns != columns || part.bytes.len() != 4 * words || !part.rows.is_multiple_of(sets) {
                 let len = part.bytes.len();
                 return Err(Error::Invalid(format!("{len} bytes are no {} rows of {columns}", part.rows)));
             }
-            let handle = self.device.client().create(Bytes::from_bytes_vec(part.bytes.to_vec()));
-            Ok(Part { handle, words, dtype: part.dtype, rows: part.rows })
+            let (handle, unkept) = (self.device.upload(&part.bytes), Mutex::new(None));
+            Ok(Part { handle, words, dtype: part.dtype, rows: part.rows / sets, unkept })
         };
         let parts: Vec<_> = parts.iter().map(upload).collect::<Result<_, _>>()?;
         if parts.is_empty() {
             return Err(Error::Invalid("no parts make no matrix".into()));
         }
+        self.device.check_memory()?;
         Ok(Matrix { columns, parts, is_gated: gated })
     }
 
@@ -236,6 +278,22 @@ impl Backend for Gpu {
         self.device.trim();
     }
 
+    fn recover(&mut self) -> Result<(), Error> {
+        self.device = self.slot.recover()?;
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        match self.clock {
+            Some(_) => self.read_all(Vec::new()).map(drop),
+            None => self.device.sync(),
+        }
+    }
+
+    fn clock(&self) -> Arc<StepClock> {
+        self.took.clone()
+    }
+
     fn vector(&self, parts: &[Tensor<'_>]) -> Result<Vector, Error> {
         let mut values = Vec::new();
         for part in parts {
@@ -247,7 +305,9 @@ impl Backend for Gpu {
     }
 
     fn buffer(&self, rows: usize, columns: usize) -> Result<Buffer, Error> {
-        Ok(self.device.buffer(rows, columns))
+        let buffer = self.device.buffer(rows, columns);
+        self.device.check_memory()?;
+        Ok(buffer)
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, Error> {
@@ -262,6 +322,7 @@ impl Backend for Gpu {
         // What is in a block is not read before something was stored there.
         let vector = || self.device.uninitialized(bytes / 4);
         let layers = (0..layers).map(|_| Layer { keys: vector(), values: vector() }).collect();
+        self.device.check_memory()?;
         Ok(Cache { layers, kv_heads, head_size, blocks })
     }
 
@@ -272,7 +333,7 @@ impl Backend for Gpu {
 
     fn read_block(&mut self, cache: &Cache, block: BlockId, into: &mut [u8]) -> Result<(), Error> {
         let handles = self.block_handles(cache, block);
-        let read = self.device.client().read(handles).map_err(|error| self.failed(error))?;
+        let read = self.device.read(handles)?;
         for (read, into) in read.iter().zip(into.chunks_exact_mut(cache.block_bytes())) {
             into.copy_from_slice(read);
         }
@@ -292,6 +353,11 @@ impl Backend for Gpu {
     }
 
     fn embed(&mut self, tokens: &[u32], table: &Matrix, scale: f32, x: &mut Buffer) {
+        if let Some(clock) = self.clock.take() {
+            // Of a step that failed.
+            self.device.client().profile_abandon(clock);
+        }
+        self.clock = self.device.start_clock();
         let tokens = self.device.words(tokens.to_vec());
         elementwise::look_up(&self.device, &tokens, table, Lookup::Store, scale, x);
     }
@@ -401,6 +467,13 @@ impl Backend for Gpu {
         });
     }
 
+    fn top(&mut self, logits: &Buffer, rows: usize, count: usize) -> Result<Option<Vec<Top>>, Error> {
+        let found = top::find(&self.device, logits, rows, count);
+        let bytes = self.read_all(vec![found.handle])?.remove(0);
+        let words: Vec<u32> = bytes.chunks_exact(4).map(word).collect();
+        Ok(top::taken(&words, count))
+    }
+
     fn norm(&mut self, rows: usize, x: &Buffer, norm: Norm<'_, Vector>, y: &mut Buffer) {
         elementwise::norm(&self.device, rows, x, (norm.gain, None, norm.epsilon), Normed::Store, y);
     }
@@ -430,11 +503,14 @@ impl Backend for Gpu {
     fn read<'a>(&'a mut self, buffer: &'a Buffer, rows: usize) -> Result<&'a [f32], Error> {
         let rest = 4 * ((buffer.rows - rows) * buffer.columns) as u64;
         let handle = buffer.handle.clone().offset_end(rest);
-        let bytes = self.device.client().read_one(handle).map_err(|error| self.failed(error))?;
+        let bytes = self.read_all(vec![handle])?.remove(0);
         self.host.clear();
-        let floats =
-            bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        self.host.extend(floats);
+        self.host.extend(bytes.chunks_exact(4).map(|bytes| f32::from_bits(word(bytes))));
         Ok(&self.host)
     }
+}
+
+/// Four bytes of the device's.
+fn word(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }

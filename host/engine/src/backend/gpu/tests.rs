@@ -1,13 +1,23 @@
 //! What no single operation shows.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cubecl_wgpu::wgpu;
 
 use super::*;
-use crate::{Config, backend::Span, gguf::Gguf, models, testing};
+use crate::{
+    Config,
+    backend::{Span, TOP_MAX},
+    gguf::Gguf,
+    models, testing,
+};
 
 /// The first adapter, whatever it is, with the kernels of a graphics processor.
 fn device() -> Arc<Device> {
-    let device = Device::open(0).expect("there is an adapter: apt-get install mesa-vulkan-drivers");
+    let device = Device::open(0, WAIT_MAX).expect("there is an adapter: apt-get install mesa-vulkan-drivers");
     Arc::new(device.with_units(Units::GRAPHICS))
 }
 
@@ -19,10 +29,22 @@ fn a_generated_token_takes_five_dispatches_a_layer() {
     let backend = Gpu::sharing(device.clone());
     let (mut network, capacity) = models::load(&backend, &gguf, None, &config).unwrap();
     network.prepare().unwrap();
-    let before = device.dispatches();
     models::warm_up(&mut *network, capacity, 1).unwrap();
-    // Thirty layers, the embedding before and the head behind.
-    assert_eq!(device.dispatches() - before, 30 * 5 + 2);
+    let (before, began, clock) = (device.dispatches(), Instant::now(), network.clock());
+    network.forward(Batch {
+        tokens: &[7],
+        positions: &[0],
+        spans: &[Span { rows: 0..1, blocks: 0..1 }],
+        blocks: &[BlockId(0)],
+        generated: 1,
+    });
+    let top = network.top(&[0], 1).unwrap().expect("one is found on the device");
+    assert_eq!((top.len(), top[0].len()), (1, 1));
+    // Thirty layers, the embedding before, the head and the largest of its logits behind.
+    assert_eq!(device.dispatches() - before, 30 * 5 + 3);
+    let took = clock.take().expect("a Vulkan driver has a clock");
+    assert!(took > Duration::ZERO && took <= began.elapsed(), "{took:?} of {:?}", began.elapsed());
+    assert_eq!(clock.take(), None, "it is told once");
 }
 
 #[test]
@@ -33,9 +55,10 @@ fn an_image_of_a_matrix_is_the_matrix() {
     let matrix = backend.gated_matrix(&gate, &up).unwrap();
     let parts = backend.parts(&matrix);
     let again = backend.parts(&backend.matrix_of(parts.clone(), true).unwrap());
-    assert_eq!(parts.len(), 1);
+    assert_eq!((parts.len(), parts[0].rows), (1, gate.rows + up.rows));
     assert!(parts.iter().zip(&again).all(|(a, b)| a.bytes[..] == b.bytes[..]), "words of both");
-    assert!(backend.matrix_of(parts, false).is_err(), "half of a gated matrix");
+    let half = ready::Part { rows: gate.rows, ..parts[0].clone() };
+    assert!(backend.matrix_of(vec![half], true).is_err(), "half of a gated matrix");
     assert!(backend.matrix_of(Vec::new(), true).is_err(), "no parts");
 }
 
@@ -57,16 +80,96 @@ fn a_block_that_was_taken_out_is_put_into_another_place() {
 
 #[test]
 fn a_matrix_larger_than_a_binding_is_split_by_rows() {
-    let device = Device::open(0).unwrap().with_binding_bytes_max(4096);
+    let device = Device::open(0, WAIT_MAX).unwrap().with_binding_bytes_max(4096);
     let backend = Gpu::sharing(Arc::new(device));
     let gguf = Gguf::open(testing::model()).unwrap();
     let tensor = gguf.tensor("blk.0.attn_k.weight").unwrap();
     let matrix = backend.matrix(&[tensor]).unwrap();
     assert_eq!(matrix.rows(), tensor.rows);
     assert!(matrix.parts.len() > 1 && matrix.parts.iter().all(|part| 4 * part.words <= 4096));
-    let tiny = Gpu::sharing(Arc::new(Device::open(0).unwrap().with_binding_bytes_max(100)));
+    let tiny = Gpu::sharing(Arc::new(Device::open(0, WAIT_MAX).unwrap().with_binding_bytes_max(100)));
     let error = tiny.matrix(&[tensor]).unwrap_err().to_string();
     assert!(error.contains("blk.0.attn_k.weight") && error.ends_with("the device takes 100"), "{error}");
+}
+
+#[test]
+fn a_lost_device_fails_what_waits_and_is_opened_again() {
+    let slot = Arc::new(Slot::open(0, WAIT_MAX).unwrap());
+    let mut backend = Gpu::on(slot.clone());
+    let buffer = backend.buffer(1, 8).unwrap();
+    assert_eq!(backend.read(&buffer, 1).unwrap(), [0.0; 8]);
+    slot.current().lose();
+    let error = backend.read(&buffer, 1).unwrap_err().to_string();
+    assert!(matches!(backend.wait(), Err(Error::Failed(_))), "lost once, lost for good");
+    assert!(error.contains(&slot.current().adapter().name), "{error}");
+    assert_eq!(slot.current().memory(), (0, 0));
+
+    let mut again = backend.clone();
+    again.recover().unwrap();
+    let buffer = again.buffer(1, 4).unwrap();
+    assert_eq!(again.read(&buffer, 1).unwrap(), [0.0; 4]);
+    // Who still has the lost one doesn't get it back.
+    assert!(backend.wait().is_err());
+    let healthy = slot.current();
+    again.recover().unwrap();
+    assert!(Arc::ptr_eq(&healthy, &slot.current()), "a healthy device stays");
+}
+
+#[test]
+fn a_device_without_memory_says_so_and_goes_on() {
+    let device = device();
+    let backend = Gpu::sharing(device.clone());
+    let invalid = |text: &str| wgpu::Error::Validation { source: text.into(), description: text.into() };
+    device.report(wgpu::Error::OutOfMemory { source: "nothing left".into() });
+    device.report(invalid("a buffer is invalid"));
+    // Whoever only computes has what it needs.
+    device.sync().unwrap();
+    let error = backend.buffer(1, 8).unwrap_err();
+    assert!(matches!(&error, Error::OutOfMemory(reason) if reason.contains("no more memory")), "{error}");
+    backend.buffer(1, 8).unwrap();
+    device.report(invalid("a kernel is wrong"));
+    let error = device.sync().unwrap_err().to_string();
+    assert!(error.contains("a kernel is wrong") && device.is_lost(), "{error}");
+}
+
+#[test]
+fn a_device_that_does_not_answer_is_given_up() {
+    let device = Device::open(0, Duration::from_millis(20)).unwrap();
+    let slot = Slot::holding(Arc::new(device));
+    let slow = slot.current();
+    let [from, to] = [0.0, 1.0].map(|value| slow.vector(&vec![value; 16 << 20]));
+    (0..40).for_each(|_| elementwise::copy(&slow, &from, &to));
+    let error = slow.sync().unwrap_err().to_string();
+    assert!(error.ends_with("no answer within 20ms (device_wait_max)"), "{error}");
+    assert!(!slot.recover().unwrap().is_lost());
+}
+
+#[test]
+fn the_largest_logits_are_those_of_the_sampler() {
+    let mut backend = Gpu::sharing(device());
+    for vocabulary in [1, 63, 255, 256, 257, 5000, 49152] {
+        let mut rows = [0, 1, 2].map(|row| crate::backend::parity::noise(vocabulary, row));
+        // Some are equal, and some can't be drawn.
+        rows[1].iter_mut().for_each(|logit| *logit = (*logit * 20.0).round());
+        rows[2].iter_mut().step_by(3).for_each(|logit| *logit = f32::NEG_INFINITY);
+        rows[2].iter_mut().skip(1).step_by(7).for_each(|logit| *logit = f32::NAN);
+        let logits = rows.concat();
+        let handle = backend.device.vector(&logits).handle;
+        let buffer = Buffer { handle, rows: 3, columns: vocabulary };
+        for count in [1, 2, 40, TOP_MAX] {
+            let found = backend.top(&buffer, 3, count).unwrap().expect("few are equal");
+            for (row, found) in rows.iter().zip(found) {
+                let mut expected = crate::sampler::top_logits(row, count);
+                expected.retain(|(_, logit)| *logit > f32::NEG_INFINITY);
+                assert_eq!(found, expected, "{count} of {vocabulary}");
+            }
+        }
+    }
+    // Too many to list: all are read instead. One alone is found.
+    let handle = backend.device.vector(&vec![1.0; 49152]).handle;
+    let equal = Buffer { handle, rows: 1, columns: 49152 };
+    assert_eq!(backend.top(&equal, 1, 2).unwrap(), None);
+    assert_eq!(backend.top(&equal, 1, 1).unwrap(), Some(vec![vec![(0, 1.0)]]));
 }
 
 /// Rows whose contexts have up to three parts.

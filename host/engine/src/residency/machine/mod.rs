@@ -2,12 +2,19 @@
 //!
 //! What holds after every event:
 //! - a model has at most one action in flight;
-//! - bytes of all models, each counted at the most it has during its action, are within the budget;
+//! - bytes of all models on a device, each counted at the most it has during its action, are within the
+//!   device's budget;
+//! - a model that has memory is on one device, and stays there until it has none;
 //! - a waiter is answered exactly once;
 //! - only an awake model that isn't moving has leases, and one with leases never moves;
 //! - room is made in the order in which models were first wanted, and never by a model that is pinned,
 //!   or that woke less than [`Bounds::residence_min`] ago. So two models that don't fit together take
 //!   turns of at least that long, and each waits for the other's turn only.
+//!
+//! A model is placed as it is about to wake: on the device where the least is missing, and of those where
+//! it fits the one with the most free bytes. A fallback takes only what no other device could ever hold.
+
+mod placing;
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
@@ -47,11 +54,24 @@ pub enum KeepAlive {
     Exactly(Duration),
 }
 
-/// What bounds all models together.
+/// One of the engine's devices, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct DeviceId(pub(crate) usize);
+
+/// What bounds the models on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Bounds {
-    /// Bytes that models have in memory.
+pub(crate) struct Budget {
+    /// Bytes that they have in its memory.
     pub(crate) memory_bytes_max: u64,
+    /// Whether it is for those only that no other device could hold.
+    pub(crate) is_fallback: bool,
+}
+
+/// What bounds all models together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// One for each device, at least one.
+    pub(crate) devices: Vec<Budget>,
     /// Callers that wait for one model.
     pub(crate) waiters_max: usize,
     /// Time for which a model that woke stays, whoever else wants its room.
@@ -60,7 +80,7 @@ pub(crate) struct Bounds {
     pub(crate) backoff: (Duration, Duration),
 }
 
-/// What a model takes.
+/// What a model takes on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Footprint {
     /// Bytes while it is awake.
@@ -107,7 +127,7 @@ pub(crate) enum Want {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
     /// Make a model ready, then say [`Machine::woke`].
-    Wake { model: ModelKey, from: Tier },
+    Wake { model: ModelKey, from: Tier, device: DeviceId },
     /// Take a model down, then say [`Machine::slept`].
     Sleep { model: ModelKey, from: Tier, to: Tier },
     /// Tell a waiter.
@@ -117,8 +137,8 @@ pub(crate) enum Action {
 /// Why a caller gets no lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It never fits, whatever else sleeps.
-    TooLarge { wanted_bytes: u64, pinned_bytes: u64, memory_bytes_max: u64 },
+    /// It never fits, whatever else sleeps; the numbers are of the device that comes nearest.
+    TooLarge { device: DeviceId, wanted_bytes: u64, pinned_bytes: u64, memory_bytes_max: u64 },
     /// Too many wait already.
     Full { waiters_max: usize },
     /// Its time is up.
@@ -140,8 +160,11 @@ pub(crate) struct View {
     pub(crate) waiters: usize,
     /// Since when its first caller waits.
     pub(crate) waits_since: Option<Time>,
+    /// Where it has memory, if it has any.
+    pub(crate) device: Option<DeviceId>,
     /// Bytes it has in memory now.
     pub(crate) bytes: u64,
+    /// Bytes it has while it is awake, where it is or was last.
     pub(crate) awake_bytes: u64,
     /// When it came to its tier.
     pub(crate) since: Time,
@@ -166,7 +189,10 @@ pub(crate) struct Machine {
 
 #[derive(Debug)]
 struct Model {
-    footprint: Footprint,
+    /// One for each device.
+    footprints: Vec<Footprint>,
+    /// Where it is; while it has no memory and is not pinned, where it was last.
+    device: DeviceId,
     policy: Policy,
     pinned: bool,
     tier: Tier,
@@ -206,15 +232,25 @@ struct Waiter {
 
 impl Machine {
     pub(crate) fn new(bounds: Bounds) -> Self {
+        assert!(!bounds.devices.is_empty(), "models compute on something");
         Self { bounds, models: Vec::new(), actions: Vec::new(), clock: 0, version: 0, closed: false }
     }
 
-    /// A further model, which is in `tier`, [`Tier::Disk`] or [`Tier::Cold`].
-    pub(crate) fn add(&mut self, footprint: Footprint, policy: Policy, tier: Tier, now: Time) -> ModelKey {
+    /// A further model, which is in `tier`, [`Tier::Disk`] or [`Tier::Cold`]. It has a footprint on each device.
+    pub(crate) fn add(
+        &mut self,
+        footprints: Vec<Footprint>,
+        policy: Policy,
+        tier: Tier,
+        now: Time,
+    ) -> ModelKey {
         assert!(tier >= Tier::Disk, "a model is added asleep");
-        assert!(footprint.memory_bytes <= footprint.awake_bytes, "{footprint:?} grows in its sleep");
+        assert_eq!(footprints.len(), self.bounds.devices.len(), "a footprint on each device");
+        let shrinks = |footprint: &Footprint| footprint.memory_bytes <= footprint.awake_bytes;
+        assert!(footprints.iter().all(shrinks), "{footprints:?} grow in their sleep");
         self.models.push(Model {
-            footprint,
+            footprints,
+            device: DeviceId(0),
             policy,
             pinned: false,
             tier,
@@ -239,17 +275,6 @@ impl Machine {
         ModelKey(self.models.len() - 1)
     }
 
-    /// [`Refusal::TooLarge`] for a model that could never be awake beside those that are pinned.
-    pub(crate) fn check_size(&self, awake_bytes: u64, except: Option<ModelKey>) -> Result<(), Refusal> {
-        let pinned = self.models.iter().enumerate().filter(|(i, m)| m.pinned && except != Some(ModelKey(*i)));
-        let pinned_bytes: u64 = pinned.map(|(_, model)| model.footprint.awake_bytes).sum();
-        let memory_bytes_max = self.bounds.memory_bytes_max;
-        match pinned_bytes.saturating_add(awake_bytes) <= memory_bytes_max {
-            true => Ok(()),
-            false => Err(Refusal::TooLarge { wanted_bytes: awake_bytes, pinned_bytes, memory_bytes_max }),
-        }
-    }
-
     /// A lease of a model that is awake and not about to sleep.
     pub(crate) fn lease(&mut self, key: ModelKey, now: Time) -> Option<Grant> {
         let model = &mut self.models[key.0];
@@ -268,8 +293,7 @@ impl Machine {
         if let Some(grant) = self.lease(key, now) {
             return Ok(Want::Granted(grant));
         }
-        let awake_bytes = self.models[key.0].footprint.awake_bytes;
-        self.check_size(awake_bytes, Some(key))?;
+        self.place(key, &[])?;
         let waiters_max = self.bounds.waiters_max;
         let model = &mut self.models[key.0];
         model.rate.count(now);
@@ -337,7 +361,7 @@ impl Machine {
     /// Keeps a model awake for good, or no longer.
     pub(crate) fn pin(&mut self, key: ModelKey, pinned: bool, now: Time) -> Result<(), Refusal> {
         if pinned {
-            self.check_size(self.models[key.0].footprint.awake_bytes, Some(key))?;
+            self.models[key.0].device = self.place(key, &[])?;
         }
         self.models[key.0].pinned = pinned;
         self.version += 1;
@@ -474,17 +498,13 @@ impl Machine {
             leases: model.leases,
             waiters: model.waiters.len(),
             waits_since: model.waiters.front().map(|waiter| waiter.since),
+            device: (model.charge() > 0).then_some(model.device),
             bytes: model.charge(),
-            awake_bytes: model.footprint.awake_bytes,
+            awake_bytes: model.footprint().awake_bytes,
             since: model.since,
             sleeps_at: model.sleeps_at().filter(|time| *time < NEVER),
             failure: model.failure.clone().map(|reason| (reason, model.retry_at)),
         }
-    }
-
-    /// Bytes that models have in memory, and their bound.
-    pub(crate) fn memory(&self) -> (u64, u64) {
-        (self.models.iter().map(Model::charge).sum(), self.bounds.memory_bytes_max)
     }
 
     /// Does what is due: waiters whose time is up, room for those that are wanted, leases for those who
@@ -511,29 +531,32 @@ impl Machine {
     }
 
     /// Wakes those that are wanted, first come, first served; where there is no room, puts others to
-    /// sleep or has them yield. Nobody overtakes the first that finds none.
+    /// sleep or has them yield. Nobody overtakes the first that finds none on its device.
     fn make_room(&mut self, now: Time) {
         let yielded: Vec<bool> = self.models.iter().map(|model| model.yields).collect();
         self.models.iter_mut().for_each(|model| model.yields = model.told.is_some());
+        let mut taken = Vec::new();
         for key in self.wanted(now) {
-            let model = &self.models[key.0];
-            if let Err(refusal) = self.check_size(model.footprint.awake_bytes, Some(key)) {
-                // Nobody waits for an answer to that.
-                self.models[key.0].summoned = false;
-                self.refuse(key, &refusal);
-                continue;
-            }
-            let (used, max) = self.memory();
-            let short = (used + model.footprint.awake_bytes - model.charge()).saturating_sub(max);
+            let device = match self.place(key, &taken) {
+                Ok(device) if taken.contains(&device) => continue,
+                Ok(device) => device,
+                Err(refusal) => {
+                    // Nobody waits for an answer to that.
+                    self.models[key.0].summoned = false;
+                    self.refuse(key, &refusal);
+                    continue;
+                }
+            };
+            let short = self.short(key, device);
             if short == 0 {
-                self.wake(key);
+                self.wake(key, device);
                 continue;
             }
-            let coming: u64 = self.models.iter().map(Model::coming).sum();
+            let coming = self.coming(device);
             if short > coming {
-                self.free(key, short - coming, &yielded, now);
+                self.free(key, device, short - coming, &yielded, now);
             }
-            return;
+            taken.push(device);
         }
     }
 
@@ -547,19 +570,21 @@ impl Machine {
         self.version += 1;
     }
 
-    /// Puts models to sleep for `bytes`; if those that may are too few, others yield.
-    fn free(&mut self, head: ModelKey, bytes: u64, yielded: &[bool], now: Time) {
+    /// Puts models to sleep for `bytes` of a device; if those that may are too few, others yield.
+    fn free(&mut self, head: ModelKey, device: DeviceId, bytes: u64, yielded: &[bool], now: Time) {
         let residence_min = self.bounds.residence_min;
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for (index, model) in self.models.iter().enumerate() {
-            if ModelKey(index) == head || model.pinned || model.moving.is_some() || model.charge() == 0 {
+            let is_there = model.device == device && model.charge() > 0;
+            if ModelKey(index) == head || model.pinned || model.moving.is_some() || !is_there {
                 continue;
             }
+            let footprint = model.footprint();
             let candidate = Candidate {
                 key: ModelKey(index),
                 memory_bytes: model.charge(),
                 working_bytes: match model.tier {
-                    Tier::Awake => model.footprint.awake_bytes - model.footprint.memory_bytes,
+                    Tier::Awake => footprint.awake_bytes - footprint.memory_bytes,
                     _ => 0,
                 },
                 cost: model.rate.per_second(now) * model.slowest_wake().as_secs_f64(),
@@ -604,12 +629,13 @@ impl Machine {
         wanted.into_iter().map(|(_, index)| ModelKey(index)).collect()
     }
 
-    fn wake(&mut self, key: ModelKey) {
+    fn wake(&mut self, key: ModelKey, device: DeviceId) {
         let model = &mut self.models[key.0];
+        model.device = device;
         model.moving = Some(Tier::Awake);
         model.told = None;
         self.version += 1;
-        self.actions.push(Action::Wake { model: key, from: model.tier });
+        self.actions.push(Action::Wake { model: key, from: model.tier, device });
     }
 
     fn put_to_sleep(&mut self, key: ModelKey, to: Tier) {
@@ -678,10 +704,15 @@ impl Model {
         Grant { model, load: self.load, from }
     }
 
+    /// What it takes where it is.
+    fn footprint(&self) -> Footprint {
+        self.footprints[self.device.0]
+    }
+
     fn bytes_in(&self, tier: Tier) -> u64 {
         match tier {
-            Tier::Awake => self.footprint.awake_bytes,
-            Tier::Memory => self.footprint.memory_bytes,
+            Tier::Awake => self.footprint().awake_bytes,
+            Tier::Memory => self.footprint().memory_bytes,
             Tier::Disk | Tier::Cold => 0,
         }
     }
