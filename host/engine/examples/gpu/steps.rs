@@ -48,7 +48,7 @@ pub(crate) fn print(index: usize, path: &Path) -> Result<(), Error> {
         "", "MB a token", "dispatches", "H100", "RTX 4090", "M3 Max"
     );
     estimate("this model", bytes, dispatches[0]);
-    estimate("Llama 3 8B Q4_K", llama_3_8b_bytes(), 32 * 5 + 2);
+    estimate("Llama 3 8B Q4_K", llama_3_8b_bytes(), 32 * 5 + 3);
     Ok(())
 }
 

@@ -255,6 +255,11 @@ pub(crate) trait Backend: Clone + Send + 'static {
     }
     /// Gives memory back to the system that nothing lies in any more.
     fn trim(&self) {}
+    /// Asks the device whether there was memory for all that was made since this was last asked; what was made is of no
+    /// use before. [`Error::OutOfMemory`] if there was none.
+    fn check_memory(&self) -> Result<(), Error> {
+        Ok(())
+    }
     /// Opens the device again if it was lost: for what is made from now on, with this value or a clone of it.
     fn recover(&mut self) -> Result<(), Error> {
         Ok(())

@@ -165,8 +165,8 @@ impl Loader {
                 Task::Do(Action::Wake { model, from, device }) => {
                     self.wake(&Move::new(&keeper, model, from), device);
                 }
-                Task::Do(Action::Sleep { model, from, to }) => {
-                    self.sleep(&Move::new(&keeper, model, from), to);
+                Task::Do(Action::Sleep { model, from, to, device }) => {
+                    self.sleep(&Move::new(&keeper, model, from), to, device);
                 }
                 Task::Do(Action::Answer { .. }) => unreachable!("the keeper answers"),
                 Task::Keep { loaded, reply } => {
@@ -310,7 +310,7 @@ impl Loader {
     }
 
     /// Takes a model down. Whatever goes wrong, it sleeps: a panic costs what would have been kept of it.
-    fn sleep(&mut self, sleep: &Move<'_>, to: Tier) {
+    fn sleep(&mut self, sleep: &Move<'_>, to: Tier, device: DeviceId) {
         let Move { keeper, key, from, origin } = sleep;
         let began = Instant::now();
         let taken = catch_unwind(AssertUnwindSafe(|| self.put_to_sleep(sleep, to)));
@@ -320,7 +320,7 @@ impl Loader {
             self.asleep.remove(key);
             to.max(self.tier_on_disk(&origin.digest))
         });
-        self.makers.iter().for_each(|maker| maker.trim());
+        self.makers[device.0].trim();
         tracing::info!(model = %origin.source, %from, to = %reached, took = ?began.elapsed(), "asleep");
         keeper.slept(*key, reached);
     }

@@ -1,9 +1,13 @@
 //! Encoders: BERT (arXiv 1810.04805), and Nomic's with rotary positions and a gated feed-forward layer.
 //! Every token sees every other; each half of a layer is followed by a LayerNorm of it and its input.
 
+use std::sync::Arc;
+
 use crate::{
     Error, KvType, Pooling,
-    backend::{Activation, Backend, Batch, CacheShape, DType, Heads, LayerNorm, Rope, RopePairs, Tensor},
+    backend::{
+        Activation, Backend, Batch, CacheShape, DType, Heads, LayerNorm, Rope, RopePairs, StepClock, Tensor,
+    },
     gguf::Gguf,
     quant::dequantize,
     ready::{Image, Part},
@@ -12,7 +16,7 @@ use crate::{
 use super::{
     Capacity, Network, PREPARED,
     hyperparameters::{CONTEXT_MAX, HEADS_MAX, Keys, LAYERS_MAX, WIDTH_MAX},
-    rope,
+    parts_of, rope,
     weights::Weights,
 };
 
@@ -342,7 +346,7 @@ impl<B: Backend> Network for Bert<B> {
         let shape = CacheShape { blocks: self.capacity.blocks, ..self.shape.cache_shape() };
         let activations = Activations::new(&self.backend, &self.shape, self.capacity)?;
         self.working = Some(Working { cache: self.backend.cache(shape)?, activations });
-        Ok(())
+        self.backend.check_memory()
     }
 
     fn release(&mut self) {
@@ -353,11 +357,15 @@ impl<B: Backend> Network for Bert<B> {
 
     fn matrices(&self) -> Vec<(String, Vec<Part>)> {
         let own = [(EMBEDDING, Some(&self.embedding)), (POSITIONS, self.positions.as_ref())];
-        let own = own.into_iter().filter_map(|(name, matrix)| Some((name.to_owned(), matrix?)));
-        let layers = self.layers.iter().enumerate().flat_map(|(index, layer)| {
-            layer.matrices().map(|(name, matrix)| (format!("blk.{index}.{name}"), matrix))
-        });
-        own.chain(layers).map(|(name, matrix)| (name, self.backend.parts(matrix))).collect()
+        parts_of(&self.backend, own, self.layers.iter().map(Layer::matrices))
+    }
+
+    fn clock(&self) -> Arc<StepClock> {
+        self.backend.clock()
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        self.backend.wait()
     }
 
     fn pooling(&self) -> Pooling {

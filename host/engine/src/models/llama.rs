@@ -15,6 +15,7 @@ use crate::{
 use super::{
     Capacity, Network, PREPARED,
     hyperparameters::{Hyperparameters, Variant},
+    parts_of,
     weights::Weights,
 };
 
@@ -189,6 +190,12 @@ impl<B: Backend> Layer<B> {
             down: weights.place(backend, &name(DOWN), &[down])?,
         })
     }
+
+    /// Its matrices by their names in an image.
+    fn matrices(&self) -> [(&'static str, &B::Matrix); 4] {
+        let Self { qkv, attention_output, gate_up, down, .. } = self;
+        [(QKV, qkv), (ATTENTION_OUTPUT, attention_output), (GATE_UP, gate_up), (DOWN, down)]
+    }
 }
 
 // What matrices are called in an image; those of a layer after its `blk.N.`.
@@ -290,7 +297,7 @@ impl<B: Backend> Network for Llama<B> {
         let shape = CacheShape { blocks: self.capacity.blocks, ..self.cache_shape() };
         let activations = Activations::new(&self.backend, &self.shape, self.vocabulary, self.capacity)?;
         self.working = Some(Working { cache: self.backend.cache(shape)?, activations });
-        Ok(())
+        self.backend.check_memory()
     }
 
     fn release(&mut self) {
@@ -301,13 +308,7 @@ impl<B: Backend> Network for Llama<B> {
 
     fn matrices(&self) -> Vec<(String, Vec<Part>)> {
         let own = [(EMBEDDING, Some(&self.embedding)), (OUTPUT, self.output.as_ref())];
-        let own = own.into_iter().filter_map(|(name, matrix)| Some((name.to_owned(), matrix?)));
-        let layers = self.layers.iter().enumerate().flat_map(|(index, layer)| {
-            let Layer { qkv, attention_output, gate_up, down, .. } = layer;
-            [(QKV, qkv), (ATTENTION_OUTPUT, attention_output), (GATE_UP, gate_up), (DOWN, down)]
-                .map(|(name, matrix)| (format!("blk.{index}.{name}"), matrix))
-        });
-        own.chain(layers).map(|(name, matrix)| (name, self.backend.parts(matrix))).collect()
+        parts_of(&self.backend, own, self.layers.iter().map(Layer::matrices))
     }
 
     fn cache_layout(&self) -> Option<String> {

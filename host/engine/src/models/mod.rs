@@ -187,7 +187,10 @@ impl<B: Backend> Maker for B {
 
     fn load(&mut self, gguf: &Gguf, image: Option<&Image>, config: &Config) -> Result<Made, Error> {
         self.recover()?;
-        load(self, gguf, image, config)
+        let made = load(self, gguf, image, config);
+        // Asked for whatever became of it, so that nobody else hears of its lack.
+        let is_enough = self.check_memory();
+        made.and_then(|made| is_enough.map(|()| made))
     }
 
     fn layout(&self) -> Option<String> {
@@ -254,6 +257,23 @@ pub(crate) fn warm_up(network: &mut dyn Network, capacity: Capacity, rows: usize
     network.top(read, 1)?;
     network.top(read, TOP_MAX)?;
     network.logits(read).map(drop)
+}
+
+/// Matrices as they lie in a device's memory, for an image: a model's own, then those of its layers after their
+/// `blk.N.`.
+fn parts_of<'a, B: Backend, const OWN: usize, const LAYER: usize>(
+    backend: &B,
+    own: [(&str, Option<&'a B::Matrix>); OWN],
+    layers: impl Iterator<Item = [(&'static str, &'a B::Matrix); LAYER]>,
+) -> Vec<(String, Vec<Part>)>
+where
+    B::Matrix: 'a,
+{
+    let own = own.into_iter().filter_map(|(name, matrix)| Some((name.to_owned(), matrix?)));
+    let layers = layers
+        .enumerate()
+        .flat_map(|(index, layer)| layer.map(|(name, matrix)| (format!("blk.{index}.{name}"), matrix)));
+    own.chain(layers).map(|(name, matrix)| (name, backend.parts(matrix))).collect()
 }
 
 /// Whether models of an architecture continue text; others only embed it.

@@ -230,8 +230,13 @@ impl World {
                     assert!(bytes <= self.devices[device.0].memory_bytes_max, "{model:?} on {device:?}");
                     self.begin(*model, *from, action);
                 }
-                Action::Sleep { model, from, to } => {
+                Action::Sleep { model, from, to, device } => {
                     assert!(to > from, "sleep goes down");
+                    let of_tier = self.machine.view(*model).device;
+                    assert!(
+                        of_tier.is_none_or(|of_tier| of_tier == *device),
+                        "{model:?} is not on {device:?}"
+                    );
                     assert!(!self.leases.iter().any(|grant| grant.model == *model), "a busy model sleeps");
                     self.begin(*model, *from, action);
                 }

@@ -239,8 +239,7 @@ impl Worker {
         let name = &resident.facts().info.name;
         tracing::error!(model = name, %error, "the model failed and is unloaded");
         let id = resident.facts().id;
-        resident.fail(error);
-        (self.lost)(id);
+        resident.fail(error, || (self.lost)(id));
     }
 
     fn is_busy(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -202,7 +203,7 @@ impl Resident {
     pub(super) fn step(&mut self) -> Result<(), Error> {
         self.forget_abandoned();
         let began = Instant::now();
-        let mut plan = std::mem::take(&mut self.plan);
+        let mut plan = mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
         if plan.entries.is_empty() {
             return Ok(());
@@ -220,9 +221,12 @@ impl Resident {
         Ok(())
     }
 
-    /// Ends every sequence with an error.
-    pub(super) fn fail(self, error: &Error) {
-        self.tasks.into_values().for_each(|task| task.fail(error));
+    /// Lets go of the model and says so, then ends every sequence with an error: who opens it then gets another.
+    pub(super) fn fail(mut self, error: &Error, lost: impl FnOnce()) {
+        let tasks = mem::take(&mut self.tasks);
+        drop(self);
+        lost();
+        tasks.into_values().for_each(|task| task.fail(error));
     }
 
     /// Its numbers for metrics.
@@ -286,7 +290,7 @@ impl Resident {
     /// to all of them.
     fn advance_generations(&mut self, plan: &Plan, began: Instant) -> Result<(), Error> {
         let decisive = self.decisive(plan);
-        let mut wanted = std::mem::take(&mut self.logits_rows);
+        let mut wanted = mem::take(&mut self.logits_rows);
         wanted.clear();
         for (row, entry) in rows(plan).filter(|(_, entry)| self.draws(entry)) {
             let last = row + entry.tokens;

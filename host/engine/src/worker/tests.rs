@@ -24,7 +24,8 @@ use crate::{
 struct World {
     worker: Worker,
     commands: SyncSender<Command>,
-    lost: Arc<Mutex<Vec<ModelId>>>,
+    /// And how many places were free in the queue when that was told.
+    lost: Arc<Mutex<Vec<(ModelId, usize)>>>,
     queue: Arc<Queue>,
     models: Vec<Arc<Loaded>>,
 }
@@ -32,12 +33,14 @@ struct World {
 impl World {
     fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         let (commands, commands_in) = mpsc::sync_channel(100);
-        let lost = Arc::<Mutex<Vec<ModelId>>>::default();
-        let noted = lost.clone();
+        let lost = Arc::<Mutex<Vec<(ModelId, usize)>>>::default();
+        let queue = Queue::new(10);
+        let (noted, places) = (lost.clone(), queue.clone());
         let worker = Worker::new(DeviceId(0), commands_in, fake::stats(), move |id| {
-            noted.lock().unwrap().push(id);
+            let free: Vec<_> = (0..10).map_while(|_| places.enter().ok()).collect();
+            noted.lock().unwrap().push((id, free.len()));
         });
-        let mut world = Self { worker, commands, lost, queue: Queue::new(10), models: Vec::new() };
+        let mut world = Self { worker, commands, lost, queue, models: Vec::new() };
         devices.into_iter().for_each(|device| world.install(device));
         world
     }
@@ -90,8 +93,8 @@ async fn a_panic_in_a_step_fails_its_model_and_no_other() {
     assert_eq!(error.to_string(), "engine failed: panic: the kernel divided by zero");
     assert!(matches!(end(also_broken).await, Err(Error::Failed(_))));
     assert_eq!(end(sound).await.unwrap(), (3, Some(Finish::Length)));
-    // It is gone, so that the next one who opens it loads it again.
-    assert_eq!(*lost.lock().unwrap(), [id]);
+    // It was gone before anyone was told, so that whoever opens it then loads it again.
+    assert_eq!(*lost.lock().unwrap(), [(id, 7)]);
     let places: Vec<_> = (0..10).map(|_| queue.enter()).collect();
     assert!(places.iter().all(Result::is_ok), "queue places leaked");
 }

@@ -98,8 +98,10 @@ async fn what_does_not_fit_on_a_gpu_goes_to_the_processor_or_is_refused() {
     assert_eq!(both.devices().iter().map(|device| &*device.device).collect::<Vec<_>>(), ["gpu:0", "cpu"]);
     assert_eq!(both.devices()[0].models_bytes, 0);
     run(&model, continue_text(PROMPT, 1)).await;
-    let busy = both.stats().devices;
-    assert!(busy[0].busy.is_zero() && !busy[1].busy.is_zero(), "{busy:?}");
+    // A step's time is told after its tokens.
+    let mut stats = both.watch_stats();
+    let stats = stats.wait_for(|stats| !stats.devices[1].busy.is_zero()).await.unwrap();
+    assert!(stats.devices[0].busy.is_zero(), "{stats:?}");
 
     let (alone, _folder) = engine(&[Device::Gpu(0)], small);
     let error = alone.open(NAME).await.unwrap_err();

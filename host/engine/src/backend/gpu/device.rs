@@ -317,6 +317,12 @@ impl Device {
         if is_out { Err(Error::OutOfMemory(reason())) } else { Ok(()) }
     }
 
+    /// [`Device::check_memory`] if the device has said by now that there was none, without asking it.
+    pub(super) fn glance_at_memory(&self) -> Result<(), Error> {
+        let is_out = self.faults().is_out_of_memory;
+        if is_out { self.check_memory() } else { Ok(()) }
+    }
+
     /// The bytes of buffers, once everything before has run; errors as [`Device::sync`]'s.
     pub(super) fn read(&self, handles: Vec<Handle>) -> Result<Vec<Bytes>, Error> {
         self.wait(move |client| client.read(handles).map_err(|error| error.to_string()))

@@ -48,7 +48,8 @@ impl Model {
         self.weight_bytes
     }
 
-    /// Time and dispatches of a step of `rows` tokens of one sequence that is empty before, logits of the last read.
+    /// Time and dispatches of a step of `rows` tokens of one sequence that is empty before, the last row's largest logit
+    /// read: a greedy token.
     pub fn step(&mut self, rows: usize) -> Result<(Duration, u64), Error> {
         let positions: Vec<u32> = (0..rows as u32).collect();
         let blocks: Vec<BlockId> = (0..rows.div_ceil(BLOCK_TOKENS) as u32).map(BlockId).collect();
@@ -61,7 +62,7 @@ impl Model {
             blocks: &blocks,
             generated: 0,
         });
-        self.network.logits(&[rows as u32 - 1])?;
+        self.network.top(&[rows as u32 - 1], 1)?;
         Ok((began.elapsed(), self.device.dispatches() - before))
     }
 }

@@ -125,7 +125,7 @@ impl Gpu {
                 part(&some, range.len())
             })
             .collect::<Result<_, Error>>()?;
-        self.device.check_memory()?;
+        self.device.glance_at_memory()?;
         Ok(parts)
     }
 
@@ -262,7 +262,7 @@ impl Backend for Gpu {
         if parts.is_empty() {
             return Err(Error::Invalid("no parts make no matrix".into()));
         }
-        self.device.check_memory()?;
+        self.device.glance_at_memory()?;
         Ok(Matrix { columns, parts, is_gated: gated })
     }
 
@@ -276,6 +276,10 @@ impl Backend for Gpu {
 
     fn trim(&self) {
         self.device.trim();
+    }
+
+    fn check_memory(&self) -> Result<(), Error> {
+        self.device.check_memory()
     }
 
     fn recover(&mut self) -> Result<(), Error> {
@@ -305,9 +309,7 @@ impl Backend for Gpu {
     }
 
     fn buffer(&self, rows: usize, columns: usize) -> Result<Buffer, Error> {
-        let buffer = self.device.buffer(rows, columns);
-        self.device.check_memory()?;
-        Ok(buffer)
+        Ok(self.device.buffer(rows, columns))
     }
 
     fn cache(&self, shape: CacheShape) -> Result<Cache, Error> {
@@ -322,7 +324,6 @@ impl Backend for Gpu {
         // What is in a block is not read before something was stored there.
         let vector = || self.device.uninitialized(bytes / 4);
         let layers = (0..layers).map(|_| Layer { keys: vector(), values: vector() }).collect();
-        self.device.check_memory()?;
         Ok(Cache { layers, kv_heads, head_size, blocks })
     }
 
@@ -394,9 +395,8 @@ impl Backend for Gpu {
     ) {
         self.steps.prepare(&self.device, batch);
         let angles = &self.steps.angles(&self.device, rope);
-        let norms = norms.map(|norms| (norms.query, norms.key, norms.epsilon));
-        let (step, pairs, turning) = (self.steps.step(), rope.pairs, rope.frequencies.len());
-        RopeStore { step, layer, heads, norms, pairs, angles, turning, qkv, cache }.run(&self.device);
+        RopeStore { step: self.steps.step(), layer, heads, norms, rope, angles, qkv, cache }
+            .run(&self.device);
     }
 
     fn attention(
@@ -431,9 +431,7 @@ impl Backend for Gpu {
         }
         let angles = &self.steps.angles(&self.device, rope);
         let parts = self.steps.parts(&self.device, heads);
-        let norms = norms.map(|norms| (norms.query, norms.key, norms.epsilon));
-        let (step, pairs, turning) = (self.steps.step(), rope.pairs, rope.frequencies.len());
-        let rope = RopeStore { step, layer, heads, norms, pairs, angles, turning, qkv, cache };
+        let rope = RopeStore { step: self.steps.step(), layer, heads, norms, rope, angles, qkv, cache };
         RopeAttention { rope, parts, out }.run(&self.device);
     }
 

@@ -7,24 +7,20 @@ use super::{
     memory::{Buffer, Cache, Vector},
     step::Step,
 };
-use crate::backend::{BLOCK_TOKENS, Heads, RopePairs};
+use crate::backend::{BLOCK_TOKENS, HeadNorms, Heads, Rope, RopePairs};
 
 /// Units that share a head.
 const UNITS: usize = 16;
 
 /// What one launch does.
-#[derive(Clone, Copy)]
 pub(super) struct RopeStore<'a> {
     pub(super) step: &'a Step,
     pub(super) layer: usize,
     pub(super) heads: Heads,
-    /// Gains of the query and of the key heads, and epsilon.
-    pub(super) norms: Option<(&'a Vector, &'a Vector, f32)>,
-    pub(super) pairs: RopePairs,
+    pub(super) norms: Option<HeadNorms<'a, Vector>>,
+    pub(super) rope: &'a Rope,
     /// `[T][rotated/2]` of cosine and sine.
     pub(super) angles: &'a Vector,
-    /// Pairs of a head that turn.
-    pub(super) turning: usize,
     pub(super) qkv: &'a Buffer,
     pub(super) cache: &'a Cache,
 }
@@ -40,20 +36,33 @@ struct Plan {
 }
 
 impl RopeStore<'_> {
+    /// Pairs of a head that turn.
+    pub(super) fn turning(&self) -> usize {
+        self.rope.frequencies.len()
+    }
+
+    /// Gains of the query and of the key heads, and epsilon; where they have no norms, something to bind.
+    pub(super) fn gains(&self) -> (&Vector, &Vector, f32) {
+        match &self.norms {
+            Some(norms) => (norms.query, norms.key, norms.epsilon),
+            None => (self.angles, self.angles, 0.0),
+        }
+    }
+
     /// Panics unless everything fits together.
     pub(super) fn check(&self) {
         let size = self.heads.size;
         check_heads(self.heads, self.qkv, self.cache);
         assert!(size.is_multiple_of(2), "a head of {size} has no pairs");
         assert!(self.step.rows <= self.qkv.rows, "rows of the batch");
-        assert!(2 * self.turning <= size, "pairs of a head");
+        assert!(2 * self.turning() <= size, "pairs of a head");
     }
 
     pub(super) fn run(&self, device: &Device) {
         self.check();
         let Heads { query, kv, size, .. } = self.heads;
-        let plan = Plan { pairs: self.pairs, has_norms: self.norms.is_some(), size, query, kv };
-        let (query_gain, key_gain, epsilon) = self.norms.unwrap_or((self.angles, self.angles, 0.0));
+        let plan = Plan { pairs: self.rope.pairs, has_norms: self.norms.is_some(), size, query, kv };
+        let (query_gain, key_gain, epsilon) = self.gains();
         let layer = &self.cache.layers[self.layer];
         device.count();
         // SAFETY: the shapes were checked; the step's blocks are in the cache.
@@ -70,7 +79,7 @@ impl RopeStore<'_> {
                 self.qkv.argument(),
                 layer.keys.argument(),
                 layer.values.argument(),
-                self.turning as u32,
+                self.turning() as u32,
                 self.qkv.columns as u32,
                 epsilon,
                 plan,

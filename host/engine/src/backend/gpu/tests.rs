@@ -124,9 +124,14 @@ fn a_device_without_memory_says_so_and_goes_on() {
     device.report(invalid("a buffer is invalid"));
     // Whoever only computes has what it needs.
     device.sync().unwrap();
-    let error = backend.buffer(1, 8).unwrap_err();
+    let rows = [0; 32];
+    let tensor = Tensor { name: "w", dtype: DType::F32, rows: 1, columns: 8, bytes: &rows };
+    let error = backend.matrix(&[tensor]).map(drop).unwrap_err();
     assert!(matches!(&error, Error::OutOfMemory(reason) if reason.contains("no more memory")), "{error}");
-    backend.buffer(1, 8).unwrap();
+    backend.matrix(&[tensor]).unwrap();
+    backend.check_memory().unwrap();
+    device.report(wgpu::Error::OutOfMemory { source: "nothing left".into() });
+    assert!(matches!(backend.check_memory(), Err(Error::OutOfMemory(_))));
     device.report(invalid("a kernel is wrong"));
     let error = device.sync().unwrap_err().to_string();
     assert!(error.contains("a kernel is wrong") && device.is_lost(), "{error}");

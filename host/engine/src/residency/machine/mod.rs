@@ -129,7 +129,7 @@ pub(crate) enum Action {
     /// Make a model ready, then say [`Machine::woke`].
     Wake { model: ModelKey, from: Tier, device: DeviceId },
     /// Take a model down, then say [`Machine::slept`].
-    Sleep { model: ModelKey, from: Tier, to: Tier },
+    Sleep { model: ModelKey, from: Tier, to: Tier, device: DeviceId },
     /// Tell a waiter.
     Answer { waiter: WaiterId, answer: Result<Grant, Refusal> },
 }
@@ -643,7 +643,8 @@ impl Machine {
         model.moving = Some(to);
         model.yields = false;
         self.version += 1;
-        self.actions.push(Action::Sleep { model: key, from: model.tier, to });
+        let (from, device) = (model.tier, model.device);
+        self.actions.push(Action::Sleep { model: key, from, to, device });
     }
 
     fn serve(&mut self) {

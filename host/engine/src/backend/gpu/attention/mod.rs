@@ -123,15 +123,12 @@ impl Attention<'_> {
         let plan = Plan::new(device, heads);
         check(heads, self.qkv, self.cache, step, self.out);
         let layer = &self.cache.layers[self.layer];
-        let sum = Sum { step, parts, heads, plan, out: self.out };
-        sum.prepare(device);
-        parts.each(step.rows, |first, rows| {
-            device.count();
+        Sum { step, parts, heads, plan, out: self.out }.after_each(device, |first, cubes| {
             // SAFETY: the shapes were checked; the step's blocks are in the cache; the parts have room.
             unsafe {
                 attend::launch_unchecked(
                     device.client(),
-                    plan.cubes(rows, parts),
+                    cubes,
                     CubeDim::new_1d(plan.positions as u32),
                     plan.width(),
                     step.places.argument(),
@@ -147,31 +144,27 @@ impl Attention<'_> {
                     plan,
                 );
             }
-            sum.run(device, first, rows);
         });
     }
 }
 
 impl RopeAttention<'_> {
     pub(super) fn run(&self, device: &Device) {
-        let RopeStore { step, layer, heads, norms, pairs, angles, turning, qkv, cache } = self.rope;
+        let RopeStore { step, layer, heads, ref norms, rope, angles, qkv, cache } = self.rope;
         let parts = &self.parts;
-        let has_norms = norms.is_some();
+        let (pairs, has_norms) = (rope.pairs, norms.is_some());
         let plan = Plan { has_own: true, pairs, has_norms, ..Plan::new(device, heads) };
         check(heads, qkv, cache, step, self.out);
         self.rope.check();
         assert!(step.is_alone, "rows that are alone in their sequences");
-        let (query_gain, key_gain, epsilon) = norms.unwrap_or((angles, angles, 0.0));
+        let (query_gain, key_gain, epsilon) = self.rope.gains();
         let layer = &cache.layers[layer];
-        let sum = Sum { step, parts, heads, plan, out: self.out };
-        sum.prepare(device);
-        parts.each(step.rows, |first, rows| {
-            device.count();
+        Sum { step, parts, heads, plan, out: self.out }.after_each(device, |first, cubes| {
             // SAFETY: the shapes were checked; the step's blocks are in the cache; the parts have room.
             unsafe {
                 rope_attend::launch_unchecked(
                     device.client(),
-                    plan.cubes(rows, parts),
+                    cubes,
                     CubeDim::new_1d(plan.positions as u32),
                     plan.width(),
                     step.places.argument(),
@@ -184,7 +177,7 @@ impl RopeAttention<'_> {
                     layer.values.argument(),
                     parts.argument(self.out),
                     first as u32,
-                    turning as u32,
+                    self.rope.turning() as u32,
                     qkv.columns as u32,
                     epsilon,
                     window(heads),
@@ -192,7 +185,6 @@ impl RopeAttention<'_> {
                     plan,
                 );
             }
-            sum.run(device, first, rows);
         });
     }
 }

@@ -25,19 +25,22 @@ pub(super) struct Sum<'a> {
 }
 
 impl Sum<'_> {
-    /// Has the device compile it, before any row is long: what it makes of `out` is to be overwritten.
-    pub(super) fn prepare(&self, device: &Device) {
-        if self.parts.are_new {
+    /// Has the rows attended to, as many at a time as there is room for, given the first and the cubes; adds up the
+    /// parts of each time, if there are some.
+    pub(super) fn after_each(&self, device: &Device, attend: impl Fn(usize, CubeCount)) {
+        let Self { step, parts, plan, .. } = *self;
+        if parts.are_new {
+            // Has the device compile it, before any row is long: what it makes of `out` is overwritten.
             self.launch(device, 0, 1);
         }
-    }
-
-    /// Adds the parts of `rows` rows from `first` on up, if there are some.
-    pub(super) fn run(&self, device: &Device, first: usize, rows: usize) {
-        if self.parts.count > 1 {
+        parts.each(step.rows, |first, rows| {
             device.count();
-            self.launch(device, first, rows);
-        }
+            attend(first, plan.cubes(rows, parts));
+            if parts.count > 1 {
+                device.count();
+                self.launch(device, first, rows);
+            }
+        });
     }
 
     fn launch(&self, device: &Device, first: usize, rows: usize) {
