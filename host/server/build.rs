@@ -24,9 +24,7 @@ fn main() -> io::Result<()> {
         let base = sdks.join(base);
         let mut files = Vec::new();
         for path in packages.iter().flat_map(|package| parts.map(|part| base.join(package).join(part))) {
-            // Cargo takes a path that isn't there for one that has changed.
             if path.exists() {
-                println!("cargo::rerun-if-changed={}", path.display());
                 collect(&path, &mut files)?;
             }
         }
@@ -53,6 +51,8 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     if path.is_dir() {
         return fs::read_dir(path)?.try_for_each(|entry| collect(&entry?.path(), files));
     }
+    // A new file is of use once another names it. Folders change by what tools leave there.
+    println!("cargo::rerun-if-changed={}", path.display());
     files.push(path.to_owned());
     Ok(())
 }

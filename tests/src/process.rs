@@ -107,8 +107,11 @@ pub fn binary() -> &'static Path {
         cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
         // Of the whole workspace, whose features the tests were built with too.
         cargo.args(["build", "--quiet", "--workspace", "--bin", "dormouse", "--profile", profile]);
-        // What cargo told this test about its own package: ring is compiled again whenever it changes.
-        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        // What cargo told this test about its own package: ring is compiled again whenever it changes, and all that
+        // stands on it.
+        let of_package = |name: &str| {
+            name == "OUT_DIR" || name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        };
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
             cargo.env_remove(name);
         }

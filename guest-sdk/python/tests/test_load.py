@@ -73,4 +73,4 @@ def test_cog_answers_with_the_sdk() -> None:
     )
     environment = {"PYTHONPATH": "src"}
     folder = pathlib.Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=folder)
+    subprocess.run([sys.executable, "-B", "-c", code], check=True, env=environment, cwd=folder)
