@@ -1,5 +1,7 @@
 //! Predictions that outlast their request.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -130,7 +132,11 @@ fn a_wrong_request_is_refused_before_anything_waits() {
 
 #[test]
 fn the_queue_keeps_to_a_functions_places_and_its_own_bound() {
-    let node = Node::with(|config| config.queue.function_waiting_max = 2);
+    let node = Node::with(|config| {
+        config.queue.function_waiting_max = 2;
+        // One runs to the end.
+        config.http.drain_timeout = Duration::from_millis(50);
+    });
     node.deploy("worker", &guest::any_input(WORKER), "concurrency=1");
     let body = json!({"function": "worker", "input": {"loop": 1}});
     let ids: Vec<_> = (0..3)
@@ -159,9 +165,9 @@ fn the_queue_keeps_to_a_functions_places_and_its_own_bound() {
 
 #[test]
 fn a_deadline_ends_what_waits_and_what_runs() {
-    let node = Node::with(|config| config.queue.tick = std::time::Duration::from_millis(20));
+    let node = Node::with(|config| config.queue.tick = Duration::from_millis(20));
     node.deploy("worker", &guest::any_input(WORKER), "concurrency=1");
-    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(300);
+    let soon = SystemTime::now() + Duration::from_millis(300);
     let soon = humantime::format_rfc3339_millis(soon).to_string();
     let body = json!({"function": "worker", "input": {"loop": 1}, "deadline": soon});
     let ids = [0, 1].map(|_| create(&node, &[], &body).json()["id"].as_str().unwrap().to_owned());
@@ -173,7 +179,7 @@ fn a_deadline_ends_what_waits_and_what_runs() {
 
 #[test]
 fn failures_are_tried_again_when_asked_for_and_the_dead_can_be_redriven() {
-    let node = Node::with(|config| config.queue.backoff = std::time::Duration::from_millis(1));
+    let node = Node::with(|config| config.queue.backoff = Duration::from_millis(1));
     node.deploy("fail", &guest::any_input(FAIL), "");
     let plain = create(&node, &[("prefer", "wait")], &json!({"function": "fail"})).json();
     assert_eq!((&plain["status"], &plain["queue"]["attempts"]), (&json!("failed"), &json!(1)));
@@ -230,7 +236,7 @@ fn a_held_prediction_has_a_record_too() {
 fn what_was_acknowledged_runs_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let node =
-        Node::on(dir.path(), |config| config.http.drain_timeout = std::time::Duration::from_millis(50));
+        Node::on(dir.path(), |config| config.http.drain_timeout = Duration::from_millis(50));
     node.deploy("worker", &guest::any_input(WORKER), "concurrency=1");
     let id = |input: Value| {
         let created = create(&node, &[], &json!({"function": "worker", "input": input})).json();

@@ -110,7 +110,11 @@ fn an_end_that_its_own_run_could_not_tell_is_told_at_the_next_start() {
 
 #[test]
 fn one_that_is_canceled_before_it_runs_is_told_too() {
-    let node = Node::with(|config| config.webhook.allow_private = true);
+    let node = Node::with(|config| {
+        config.webhook.allow_private = true;
+        // Another runs to the end.
+        config.http.drain_timeout = Duration::from_millis(50);
+    });
     node.deploy("worker", &guest::any_input(WORKER), "concurrency=1");
     create(&node, &json!({"function": "worker", "input": {"loop": 1}}));
     node.wait_until_running("worker", 1);
