@@ -1,5 +1,5 @@
 # Each target is one readable script.
-.PHONY: demo test test-clients setup build bench bench-engine bench-gpu bench-hibernate
+.PHONY: demo test test-clients test-drivers setup build bench bench-engine bench-gpu bench-hibernate
 
 demo: ## Deploy two predictors and stream a language model's answer
 	scripts/demo.sh
@@ -9,6 +9,9 @@ test: ## Everything that CI checks
 
 test-clients: ## The clients that people have, unmodified, and the real Cog as an oracle
 	scripts/test-clients.sh
+
+test-drivers: ## The kernels on another Vulkan driver than Mesa's, SwiftShader
+	scripts/test-drivers.sh
 
 bench: ## The service over HTTP, beside wasmtime serve
 	scripts/bench.sh
