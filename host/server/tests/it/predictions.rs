@@ -235,8 +235,7 @@ fn a_held_prediction_has_a_record_too() {
 #[test]
 fn what_was_acknowledged_runs_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let node =
-        Node::on(dir.path(), |config| config.http.drain_timeout = Duration::from_millis(50));
+    let node = Node::on(dir.path(), |config| config.http.drain_timeout = Duration::from_millis(50));
     node.deploy("worker", &guest::any_input(WORKER), "concurrency=1");
     let id = |input: Value| {
         let created = create(&node, &[], &json!({"function": "worker", "input": input})).json();
