@@ -260,6 +260,14 @@ pub(crate) trait Backend: Clone + Send + 'static {
     fn check_memory(&self) -> Result<(), Error> {
         Ok(())
     }
+    /// Whether the device was lost, and with it all that lies there.
+    fn is_lost(&self) -> bool {
+        false
+    }
+    /// Bytes of a row of a matrix as it lies in the device's memory.
+    fn row_bytes(&self, dtype: DType, columns: usize) -> usize {
+        dtype.bytes(columns)
+    }
     /// Opens the device again if it was lost: for what is made from now on, with this value or a clone of it.
     fn recover(&mut self) -> Result<(), Error> {
         Ok(())

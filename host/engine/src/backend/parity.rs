@@ -18,6 +18,7 @@ macro_rules! parity_suite {
 
             parity_suite!(@tests $backends;
                 embedding_reads_rows_of_every_format,
+                scales_may_be_as_small_as_f16_can_be,
                 a_linear_layer_is_the_references_for_every_format_and_size,
                 stacked_tensors_may_differ_in_format_and_have_a_bias,
                 a_residual_layer_adds_to_what_is_there,
@@ -196,6 +197,21 @@ fn embedding_reads_rows_of_every_format<B: Backend>(mut backend: B) {
                 (embedded(&mut backend, &table, &tokens), embedded(&mut Reference, &table, &tokens));
             check(&found, &expected, 1e-5, &format!("{dtype} of {columns} columns"));
         }
+    }
+}
+
+fn scales_may_be_as_small_as_f16_can_be<B: Backend>(mut backend: B) {
+    for dtype in DType::ALL {
+        let columns = 256;
+        // The scales of K formats are divided once more.
+        let most = if dtype.block_len() == 256 { 1e-3 } else { 1e-4 };
+        let small: Vec<f32> = noise(3 * columns, 5).iter().map(|x| x * most).collect();
+        let table = Owned { dtype, rows: 3, columns, bytes: quantize(dtype, &small) };
+        let tokens = [2, 0];
+        let (found, expected) =
+            (embedded(&mut backend, &table, &tokens), embedded(&mut Reference, &table, &tokens));
+        assert!(expected.iter().any(|x| *x > 1e-4), "{dtype}: there is something to lose");
+        check(&found, &expected, 1e-8, &dtype.to_string());
     }
 }
 

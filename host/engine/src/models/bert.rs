@@ -368,6 +368,10 @@ impl<B: Backend> Network for Bert<B> {
         self.backend.wait()
     }
 
+    fn is_lost(&self) -> bool {
+        self.backend.is_lost()
+    }
+
     fn pooling(&self) -> Pooling {
         self.shape.pooling
     }

@@ -93,6 +93,11 @@ pub(crate) trait Network: Send {
         Ok(())
     }
 
+    /// [`Backend::is_lost`].
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// How hidden states become an embedding, unless one is asked for otherwise.
     fn pooling(&self) -> Pooling;
 
@@ -181,7 +186,8 @@ impl<B: Backend> Maker for B {
         let capacity = shape.capacity(block_bytes, config)?;
         let vocabulary = gguf.tensor("token_embd.weight")?.rows;
         let working = capacity.blocks * block_bytes + shape.buffer_bytes(vocabulary, capacity);
-        let memory_bytes = gguf.weights_bytes();
+        let rows = gguf.tensors().map(|tensor| tensor.rows * self.row_bytes(tensor.dtype, tensor.columns));
+        let memory_bytes = rows.map(|bytes| bytes as u64).sum::<u64>();
         Ok(Footprint { awake_bytes: memory_bytes.saturating_add(working as u64), memory_bytes })
     }
 

@@ -359,6 +359,27 @@ fn models_go_where_most_is_free_and_to_the_fallback_only_if_they_fit_nowhere_els
 }
 
 #[test]
+fn a_model_that_failed_to_wake_is_tried_elsewhere() {
+    let fallback = three_devices().devices[2];
+    let places = |devices: &[Budget]| {
+        let mut world = World::new(bounds_of(devices));
+        [(); 4].map(|()| {
+            world.want(1, ms(10_000));
+            world.take_actions();
+            let action = world.in_flight.pop().unwrap();
+            let Action::Wake { device, .. } = action else { panic!("{action:?}") };
+            world.end(&action, false);
+            world.take_actions();
+            world.now += ms(100);
+            device.0
+        })
+    };
+    assert_eq!(places(&[budget(900), budget(900), fallback]), [0, 1, 0, 1]);
+    assert_eq!(places(&[budget(900), fallback]), [0, 1, 0, 1]);
+    assert_eq!(places(&[budget(900)]), [0; 4]);
+}
+
+#[test]
 fn without_a_fallback_what_fits_on_no_device_is_refused_with_the_largest() {
     let mut world = World::new(bounds_of(&[budget(700), budget(900)]));
     let refusal =

@@ -32,6 +32,8 @@ pub(crate) enum Device {
     Panics,
     /// A step fails.
     Fails,
+    /// It is gone.
+    Lost,
     /// Its working memory can't be given back.
     PanicsAsleep,
 }
@@ -71,6 +73,10 @@ impl Network for Fake {
 
     fn matrices(&self) -> Vec<(String, Vec<crate::ready::Part>)> {
         Vec::new()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.device == Device::Lost
     }
 
     fn pooling(&self) -> Pooling {

@@ -230,8 +230,16 @@ impl Worker {
         let done = done.unwrap_or_else(|panic| Err(Error::Failed(panic_text(&*panic))));
         if let Err(error) = &done {
             self.drop_failed(index, error);
+            self.drop_lost(error);
         }
         done.is_ok()
+    }
+
+    /// A device that is lost takes those along that did nothing.
+    fn drop_lost(&mut self, error: &Error) {
+        while let Some(index) = self.residents.iter().position(Resident::is_lost) {
+            self.drop_failed(index, error);
+        }
     }
 
     fn drop_failed(&mut self, index: usize, error: &Error) {

@@ -221,6 +221,11 @@ impl Resident {
         Ok(())
     }
 
+    /// Whether its device is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.network.is_lost()
+    }
+
     /// Lets go of the model and says so, then ends every sequence with an error: who opens it then gets another.
     pub(super) fn fail(mut self, error: &Error, lost: impl FnOnce()) {
         let tasks = mem::take(&mut self.tasks);

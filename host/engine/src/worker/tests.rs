@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, mpsc},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -24,8 +25,7 @@ use crate::{
 struct World {
     worker: Worker,
     commands: SyncSender<Command>,
-    /// And how many places were free in the queue when that was told.
-    lost: Arc<Mutex<Vec<(ModelId, usize)>>>,
+    lost: Arc<Mutex<Vec<ModelId>>>,
     queue: Arc<Queue>,
     models: Vec<Arc<Loaded>>,
 }
@@ -33,14 +33,12 @@ struct World {
 impl World {
     fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         let (commands, commands_in) = mpsc::sync_channel(100);
-        let lost = Arc::<Mutex<Vec<(ModelId, usize)>>>::default();
-        let queue = Queue::new(10);
-        let (noted, places) = (lost.clone(), queue.clone());
+        let lost = Arc::<Mutex<Vec<ModelId>>>::default();
+        let noted = lost.clone();
         let worker = Worker::new(DeviceId(0), commands_in, fake::stats(), move |id| {
-            let free: Vec<_> = (0..10).map_while(|_| places.enter().ok()).collect();
-            noted.lock().unwrap().push((id, free.len()));
+            noted.lock().unwrap().push(id);
         });
-        let mut world = Self { worker, commands, lost, queue, models: Vec::new() };
+        let mut world = Self { worker, commands, lost, queue: Queue::new(10), models: Vec::new() };
         devices.into_iter().for_each(|device| world.install(device));
         world
     }
@@ -57,6 +55,12 @@ impl World {
     }
 
     fn continue_tokens(&self, model: usize, prompt: Vec<u32>) -> Completion {
+        let (job, completion) = self.job(prompt);
+        self.commands.send(Command::Submit { model: self.models[model].id, job }).unwrap();
+        completion
+    }
+
+    fn job(&self, prompt: Vec<u32>) -> (Job, Completion) {
         let (writer, completion) = Completion::new();
         let request = Request::new(Prompt::Tokens(prompt.clone()), 3);
         let woken = (Tier::Awake, Duration::ZERO);
@@ -64,8 +68,7 @@ impl World {
         let place = self.queue.enter().unwrap();
         let job =
             Job { caller: Caller::default(), prompt, work, place, arrived: Instant::now(), lease: None };
-        self.commands.send(Command::Submit { model: self.models[model].id, job }).unwrap();
-        completion
+        (job, completion)
     }
 
     /// Runs until nothing is left to do.
@@ -93,10 +96,37 @@ async fn a_panic_in_a_step_fails_its_model_and_no_other() {
     assert_eq!(error.to_string(), "engine failed: panic: the kernel divided by zero");
     assert!(matches!(end(also_broken).await, Err(Error::Failed(_))));
     assert_eq!(end(sound).await.unwrap(), (3, Some(Finish::Length)));
-    // It was gone before anyone was told, so that whoever opens it then loads it again.
-    assert_eq!(*lost.lock().unwrap(), [(id, 7)]);
+    // It is gone, so that the next one who opens it loads it again.
+    assert_eq!(*lost.lock().unwrap(), [id]);
     let places: Vec<_> = (0..10).map(|_| queue.enter()).collect();
     assert!(places.iter().all(Result::is_ok), "queue places leaked");
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_takes_its_idle_models_along() {
+    let world = World::new([Device::Fails, Device::Lost, Device::Sound]);
+    let (broken, sound) = (world.generate(0), world.generate(2));
+    let lost = world.lost.clone();
+    let ids: Vec<_> = world.models[..2].iter().map(|model| model.id).collect();
+    world.run();
+    assert!(matches!(end(broken).await, Err(Error::Failed(_))));
+    assert_eq!(end(sound).await.unwrap(), (3, Some(Finish::Length)));
+    assert_eq!(*lost.lock().unwrap(), ids[..]);
+}
+
+#[tokio::test]
+async fn a_failed_model_is_gone_before_its_callers_hear_of_it() {
+    let world = World::new([]);
+    let mut resident = fake::resident(0, Device::Sound);
+    let (job, mut completion) = world.job(vec![5]);
+    resident.submit(job);
+    let mut is_told = false;
+    resident.fail(&Error::Failed("device lost".into()), || {
+        let next = std::pin::pin!(completion.next());
+        is_told = next.poll(&mut Context::from_waker(Waker::noop())).is_pending();
+    });
+    assert!(is_told);
+    assert!(matches!(end(completion).await, Err(Error::Failed(_))));
 }
 
 #[tokio::test]

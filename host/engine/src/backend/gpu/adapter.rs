@@ -5,18 +5,13 @@ use std::sync::LazyLock;
 use cubecl_core::environment::future::block_on;
 use cubecl_wgpu::wgpu;
 
-/// Of a driver's budget for this process, in percent: what is asked for beyond it is refused by us, before the driver
-/// is out of memory in the middle of something.
-const BUDGET_PERCENT: u8 = 95;
+/// What parts of a buffer begin at in the runtime's pages.
+const ALIGNMENT: u64 = 256;
 
 /// For the life of the process: Vulkan's loader doesn't take instances that come and go on several threads.
 static INSTANCE: LazyLock<wgpu::Instance> = LazyLock::new(|| {
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backends(),
-        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
-            for_resource_creation: Some(BUDGET_PERCENT),
-            for_device_loss: None,
-        },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
 });
@@ -89,7 +84,9 @@ pub fn adapters() -> Vec<Adapter> {
 
 /// The adapters of this machine with what opens them, the best first.
 pub(super) fn found() -> Vec<(Adapter, wgpu::Adapter)> {
-    let adapters = block_on(INSTANCE.enumerate_adapters(backends()));
+    let mut adapters = block_on(INSTANCE.enumerate_adapters(backends()));
+    let infos: Vec<_> = adapters.iter().map(wgpu::Adapter::get_info).collect();
+    adapters.retain(|adapter| !is_another_way(&adapter.get_info(), &infos));
     let mut found: Vec<_> = adapters.into_iter().map(|adapter| (described(&adapter), adapter)).collect();
     found.sort_by_key(|(adapter, _)| match adapter.kind {
         AdapterKind::Discrete => 0,
@@ -100,6 +97,14 @@ pub(super) fn found() -> Vec<(Adapter, wgpu::Adapter)> {
     });
     found.iter_mut().enumerate().for_each(|(index, (adapter, _))| adapter.index = index);
     found
+}
+
+/// Whether DX12 reaches what Vulkan reaches too: one card is one device.
+fn is_another_way(info: &wgpu::AdapterInfo, all: &[wgpu::AdapterInfo]) -> bool {
+    let is_same = |other: &wgpu::AdapterInfo| {
+        other.backend == wgpu::Backend::Vulkan && (other.vendor, other.device) == (info.vendor, info.device)
+    };
+    info.backend == wgpu::Backend::Dx12 && all.iter().any(is_same)
 }
 
 /// What `found` looked through.
@@ -129,7 +134,8 @@ fn described(adapter: &wgpu::Adapter) -> Adapter {
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         memory_bytes: memory_bytes(adapter),
         buffer_bytes_max: limits.max_buffer_size,
-        binding_bytes_max: limits.max_storage_buffer_binding_size,
+        binding_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / ALIGNMENT
+            * ALIGNMENT,
         shared_bytes: limits.max_compute_workgroup_storage_size,
         subgroup: features.contains(wgpu::Features::SUBGROUP).then_some(subgroup),
         has_f16: features.contains(wgpu::Features::SHADER_F16),

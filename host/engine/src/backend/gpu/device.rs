@@ -3,8 +3,8 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{RecvTimeoutError, Sender, channel, sync_channel},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -33,13 +33,21 @@ const STREAM: StreamId = StreamId { value: 1 };
 
 /// Bytes that are uploaded at once: steps of other models come in between.
 const UPLOAD_BYTES: usize = 8 << 20;
+/// Bytes that may be on their way: a driver that runs out of room for these gives the device up.
+const UPLOADING_BYTES_MAX: usize = 8 * UPLOAD_BYTES;
 
 /// Bytes copied to measure how fast a device reads and writes its memory, and how often.
 const COPY_BYTES: usize = 64 << 20;
 const COPIES: u32 = 8;
 
+/// How often whoever waits for a device looks whether it is still there.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Time that a device may take where nobody says otherwise.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// What wgpu says that it was doing when bytes go up.
+const WRITING: &str = "Queue::write_buffer";
 
 /// Of a device's memory, what models may have: the rest is for what is uploaded and read, and for other programs.
 const MEMORY_SHARE: (u64, u64) = (9, 10);
@@ -89,11 +97,22 @@ impl Slot {
     pub(super) fn recover(&self) -> Result<Arc<Device>, Error> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.is_lost() {
+            let index = self.index_of(&current.adapter)?;
             let name = &current.adapter.name;
-            tracing::warn!(name, index = self.index, "the device was lost and is opened again");
-            *current = Arc::new(Device::open(self.index, self.wait_max)?);
+            tracing::warn!(name, index, "the device was lost and is opened again");
+            let again =
+                Device::open(index, self.wait_max).map_err(|error| current.failed(&error.to_string()))?;
+            *current = Arc::new(again);
         }
         Ok(current.clone())
+    }
+
+    /// Where an adapter is now: the list changes when a driver lets go of one.
+    fn index_of(&self, adapter: &Adapter) -> Result<usize, Error> {
+        let all = adapter::adapters();
+        let is_it = |other: &&Adapter| (&other.name, &other.api) == (&adapter.name, &adapter.api);
+        let there = all.get(self.index).filter(is_it).or_else(|| all.iter().find(is_it));
+        there.map(|there| there.index).ok_or_else(|| failed(adapter, &"it is not there any more"))
     }
 
     /// Bytes that models may have: most of its own memory, or what the machine has for them where it has none or
@@ -118,12 +137,13 @@ pub(crate) struct Device {
     client: Client,
     units: Units,
     dispatches: AtomicU64,
+    /// Bytes that went up since the last were waited for.
+    uploading: AtomicUsize,
     wait_max: Duration,
     is_lost: AtomicBool,
     faults: Arc<Mutex<Faults>>,
     /// Does what is waited for, on a thread that may be given up.
     waits: Sender<Wait>,
-    #[cfg(test)]
     wgpu: wgpu::Device,
 }
 
@@ -241,6 +261,10 @@ impl Device {
         let faults: Arc<Mutex<Faults>> = Arc::default();
         let noted = Arc::clone(&faults);
         wgpu.on_uncaptured_error(Arc::new(move |error| note(&noted, &error)));
+        let noted = Arc::clone(&faults);
+        wgpu.set_device_lost_callback(move |_, message| {
+            note_fault(&noted, format!("it was lost: {message}"))
+        });
         let mut client = WgpuRuntime::<AutoCompiler>::client(&opened);
         let units = Units::of(adapter.kind).supported(&adapter, &client);
         // SAFETY: every handle of this client is made and used in this one stream.
@@ -252,10 +276,10 @@ impl Device {
             client,
             units,
             dispatches: AtomicU64::new(0),
+            uploading: AtomicUsize::new(0),
             wait_max,
             is_lost: AtomicBool::new(false),
             faults,
-            #[cfg(test)]
             wgpu,
         })
     }
@@ -310,11 +334,12 @@ impl Device {
     /// [`Error::OutOfMemory`] if there was no memory for something that was made since this was last asked.
     pub(super) fn check_memory(&self) -> Result<(), Error> {
         // What was asked for before has been made by then.
-        let used = self.wait(|client| Ok(client.memory_report(MemoryScope::Device).usage().bytes_in_use))?;
-        let is_out = std::mem::take(&mut self.faults().is_out_of_memory);
-        let name = &self.adapter.name;
-        let reason = || format!("{name} has no more memory beside the {} MiB in use", used >> 20);
-        if is_out { Err(Error::OutOfMemory(reason())) } else { Ok(()) }
+        let synced = self.sync();
+        if !std::mem::take(&mut self.faults().is_out_of_memory) {
+            return synced;
+        }
+        let (name, used) = (&self.adapter.name, self.memory().0);
+        Err(Error::OutOfMemory(format!("{name} has no more memory beside the {} MiB in use", used >> 20)))
     }
 
     /// [`Device::check_memory`] if the device has said by now that there was none, without asking it.
@@ -345,7 +370,10 @@ impl Device {
     ) -> Result<(Vec<Bytes>, Option<Duration>), Error> {
         self.wait(move |client| {
             let measured = client.profile_end(window);
-            let bytes = client.read(handles).map_err(|error| error.to_string())?;
+            let bytes = match handles.is_empty() {
+                true => block_on(client.sync()).map(|()| Vec::new()).map_err(|error| error.to_string()),
+                false => client.read(handles).map_err(|error| error.to_string()),
+            }?;
             // Who has no time goes by our own clock.
             let ticks = measured.ok().and_then(|measured| block_on(measured.resolve()));
             Ok((bytes, ticks.map(|ticks| ticks.duration())))
@@ -363,7 +391,7 @@ impl Device {
         // Whoever has given up doesn't miss the result.
         let sent = self.waits.send(Box::new(move |client| drop(done.send(work(client)))));
         let result = match sent {
-            Ok(()) => result.recv_timeout(self.wait_max),
+            Ok(()) => self.wait_for(&result),
             Err(_) => Err(RecvTimeoutError::Disconnected),
         };
         let result = match result {
@@ -376,7 +404,19 @@ impl Device {
         let fault = self.faults().other.take();
         match (fault, result) {
             (None, Ok(value)) => Ok(value),
-            (Some(reason), Ok(_)) | (_, Err(reason)) => Err(self.lost(&reason)),
+            (Some(reason), _) | (None, Err(reason)) => Err(self.lost(&reason)),
+        }
+    }
+
+    /// What is sent, unless it takes too long or the device says that there will be nothing.
+    fn wait_for<T>(&self, result: &Receiver<T>) -> Result<T, RecvTimeoutError> {
+        let began = Instant::now();
+        loop {
+            let left = self.wait_max.saturating_sub(began.elapsed());
+            match result.recv_timeout(LOOK.min(left)) {
+                Err(RecvTimeoutError::Timeout) if left > LOOK && self.faults().other.is_none() => {}
+                ended => return ended,
+            }
         }
     }
 
@@ -396,8 +436,17 @@ impl Device {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives the device up, with all that lies there.
     fn lost(&self, reason: &str) -> Error {
-        self.is_lost.store(true, Ordering::Relaxed);
+        if !self.is_lost.swap(true, Ordering::Relaxed) {
+            let wgpu = self.wgpu.clone();
+            // The driver may take as long for this as for what it failed to do.
+            let end = move || {
+                wgpu.destroy();
+                drop(wgpu.poll(wgpu::PollType::wait_indefinitely()));
+            };
+            drop(thread::Builder::new().name("gpu-end".into()).spawn(end));
+        }
         self.failed(reason)
     }
 
@@ -410,19 +459,19 @@ impl Device {
         if self.is_lost() {
             return;
         }
-        if let Err(error) = self.client.memory_cleanup() {
-            tracing::warn!(name = self.adapter.name, %error, "can't give device memory back");
+        let trimmed = self.wait(|client| client.memory_cleanup().map_err(|error| error.to_string()));
+        if let Err(error) = trimmed {
+            tracing::warn!(%error, "can't give device memory back");
         }
     }
 
     /// Bytes of the device's memory in use and reserved; none of one that is lost.
     pub(crate) fn memory(&self) -> (u64, u64) {
-        if self.is_lost() {
-            return (0, 0);
-        }
-        let report = self.client.memory_report(MemoryScope::Device);
-        let usage = report.usage();
-        (usage.bytes_in_use, usage.bytes_reserved)
+        let report = self.wait(|client| Ok(client.memory_report(MemoryScope::Device)));
+        report.map_or((0, 0), |report| {
+            let usage = report.usage();
+            (usage.bytes_in_use, usage.bytes_reserved)
+        })
     }
 
     pub(super) fn buffer(&self, rows: usize, columns: usize) -> Buffer {
@@ -430,15 +479,19 @@ impl Device {
         Buffer { handle: self.client.create(Bytes::from_elems(zeros)), rows, columns }
     }
 
-    /// Bytes on the device, piece by piece; a number of them that four divides.
-    pub(super) fn upload(&self, bytes: &[u8]) -> Handle {
+    /// Bytes on the device, piece by piece; a number of them that four divides. Errors as [`Device::sync`]'s.
+    pub(super) fn upload(&self, bytes: &[u8]) -> Result<Handle, Error> {
         let handle = self.client.empty(bytes.len());
         for (at, piece) in (0..).step_by(UPLOAD_BYTES).zip(bytes.chunks(UPLOAD_BYTES)) {
+            if self.uploading.fetch_add(piece.len(), Ordering::Relaxed) > UPLOADING_BYTES_MAX {
+                self.uploading.store(piece.len(), Ordering::Relaxed);
+                self.sync()?;
+            }
             let rest = (bytes.len() - at - piece.len()) as u64;
             let place = handle.clone().offset_start(at as u64).offset_end(rest);
             self.client.write(&place, Bytes::from_bytes_vec(piece.to_vec()));
         }
-        handle
+        Ok(handle)
     }
 
     pub(super) fn vector(&self, values: &[f32]) -> Vector {
@@ -479,13 +532,20 @@ fn descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
 /// Keeps what a device reports for those whom it concerns.
 fn note(faults: &Mutex<Faults>, error: &wgpu::Error) {
     tracing::warn!(%error, "the device reports");
-    let faults = &mut *faults.lock().unwrap_or_else(PoisonError::into_inner);
-    match error {
-        wgpu::Error::OutOfMemory { .. } => faults.is_out_of_memory = true,
-        // What there is no memory for can't be written to either.
-        _ if faults.is_out_of_memory => {}
-        other => _ = faults.other.get_or_insert_with(|| other.to_string()),
+    if let wgpu::Error::OutOfMemory { .. } = error {
+        faults.lock().unwrap_or_else(PoisonError::into_inner).is_out_of_memory = true;
+        return;
     }
+    let text = error.to_string();
+    let is_out_of_memory = faults.lock().unwrap_or_else(PoisonError::into_inner).is_out_of_memory;
+    // What there is no memory for can't be written to either. What computes with it computes nothing.
+    if !(is_out_of_memory && text.contains(WRITING)) {
+        note_fault(faults, text);
+    }
+}
+
+fn note_fault(faults: &Mutex<Faults>, reason: String) {
+    faults.lock().unwrap_or_else(PoisonError::into_inner).other.get_or_insert(reason);
 }
 
 /// The thread that waits for a device. One that waits forever is left behind with the device.

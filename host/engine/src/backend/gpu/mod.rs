@@ -107,7 +107,7 @@ impl Gpu {
                     .zip(&words)
                     .for_each(|(into, word)| into.copy_from_slice(&word.to_le_bytes()));
             }
-            let handle = self.device.upload(&pages);
+            let handle = self.device.upload(&pages)?;
             let unkept = Mutex::new(Some(ready::Bytes::of_memory(Some(pages))));
             Ok(Part { handle, words: bytes / 4, dtype, rows: count, unkept })
         };
@@ -255,7 +255,7 @@ impl Backend for Gpu {
                 let len = part.bytes.len();
                 return Err(Error::Invalid(format!("{len} bytes are no {} rows of {columns}", part.rows)));
             }
-            let (handle, unkept) = (self.device.upload(&part.bytes), Mutex::new(None));
+            let (handle, unkept) = (self.device.upload(&part.bytes)?, Mutex::new(None));
             Ok(Part { handle, words, dtype: part.dtype, rows: part.rows / sets, unkept })
         };
         let parts: Vec<_> = parts.iter().map(upload).collect::<Result<_, _>>()?;
@@ -280,6 +280,14 @@ impl Backend for Gpu {
 
     fn check_memory(&self) -> Result<(), Error> {
         self.device.check_memory()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.device.is_lost()
+    }
+
+    fn row_bytes(&self, dtype: DType, columns: usize) -> usize {
+        4 * Layout::of(dtype).row(columns)
     }
 
     fn recover(&mut self) -> Result<(), Error> {

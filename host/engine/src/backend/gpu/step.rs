@@ -107,7 +107,8 @@ impl Steps {
         let room_rows = rows.min(PARTS_BYTES_MAX / (4 * words)).max(1);
         let room = match self.parts.take().filter(|room| room.len >= room_rows * words) {
             Some(room) => room,
-            None => device.uninitialized(room_rows * words),
+            // Longer contexts find it there: a step asks for no memory.
+            None => device.uninitialized((room_rows * words).max(PARTS_BYTES_MAX / 4)),
         };
         self.parts = Some(room.clone());
         let rows = if count == 1 { rows } else { room_rows };

@@ -121,7 +121,7 @@ fn a_device_without_memory_says_so_and_goes_on() {
     let backend = Gpu::sharing(device.clone());
     let invalid = |text: &str| wgpu::Error::Validation { source: text.into(), description: text.into() };
     device.report(wgpu::Error::OutOfMemory { source: "nothing left".into() });
-    device.report(invalid("a buffer is invalid"));
+    device.report(invalid("In Queue::write_buffer: a buffer is invalid"));
     // Whoever only computes has what it needs.
     device.sync().unwrap();
     let rows = [0; 32];
@@ -132,6 +132,13 @@ fn a_device_without_memory_says_so_and_goes_on() {
     backend.check_memory().unwrap();
     device.report(wgpu::Error::OutOfMemory { source: "nothing left".into() });
     assert!(matches!(backend.check_memory(), Err(Error::OutOfMemory(_))));
+    assert!(!device.is_lost());
+    // A step on what there is no memory for gives what lay there before.
+    let computing = Gpu::sharing(self::device());
+    computing.device.report(wgpu::Error::OutOfMemory { source: "nothing left".into() });
+    computing.device.report(invalid("In Device::create_bind_group: a buffer is invalid"));
+    let error = computing.device.sync().unwrap_err().to_string();
+    assert!(error.contains("create_bind_group") && computing.device.is_lost(), "{error}");
     device.report(invalid("a kernel is wrong"));
     let error = device.sync().unwrap_err().to_string();
     assert!(error.contains("a kernel is wrong") && device.is_lost(), "{error}");

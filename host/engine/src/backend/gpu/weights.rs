@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The numbers begin at a multiple of four words. It is the bytes of the file (`crate::quant`) in another order, and at
-//! most 6 % more of them and three words.
+//! most a ninth more of them (Q4_0's) and three words.
 
 use cubecl_core::{self as cubecl, prelude::*};
 use half::f16;
@@ -35,6 +35,8 @@ pub(super) const OCTET: usize = 8;
 const ALIGNMENT: usize = 4;
 /// 2^112: what an f16's bits, shifted to an f32's place, fall short by.
 const HALF_BIAS: f32 = 5.192_297e33;
+/// 2^-24: the smallest f16.
+const HALF_LEAST: f32 = 5.960_464_5e-8;
 
 /// What a row is made of, in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -443,11 +445,16 @@ fn float_of<F: Size>(numbers: Vector<u32, F>) -> Vector<f32, F> {
     Vector::<f32, F>::cast_from(Vector::<i32, F>::reinterpret(numbers))
 }
 
-/// 16 bits as an f16; infinities and NaN come out as numbers.
+/// 16 bits as an f16; infinities and NaN come out as numbers. Most devices take a subnormal f32 for zero, so that the
+/// smallest are made of their bits as an integer.
 #[cube]
 fn half_of<F: Size>(bits: Vector<u32, F>) -> Vector<f32, F> {
-    let size = (bits & Vector::<u32, F>::new(0x7fffu32)) << Vector::<u32, F>::new(13u32);
-    let size = Vector::<f32, F>::reinterpret(size) * Vector::<f32, F>::new(HALF_BIAS);
+    let magnitude = bits & Vector::<u32, F>::new(0x7fffu32);
+    let normal = Vector::<f32, F>::reinterpret(magnitude << Vector::<u32, F>::new(13u32))
+        * Vector::<f32, F>::new(HALF_BIAS);
+    let subnormal = float_of::<F>(magnitude) * Vector::<f32, F>::new(HALF_LEAST);
+    let is_normal = magnitude.greater_than(&Vector::<u32, F>::new(0x3ffu32));
+    let size = select_many(is_normal, normal, subnormal);
     let sign = (bits & Vector::<u32, F>::new(0x8000u32)) << Vector::<u32, F>::new(16u32);
     Vector::<f32, F>::reinterpret(Vector::<u32, F>::reinterpret(size) | sign)
 }

@@ -12,7 +12,8 @@
 //!   turns of at least that long, and each waits for the other's turn only.
 //!
 //! A model is placed as it is about to wake: on the device where the least is missing, and of those where
-//! it fits the one with the most free bytes. A fallback takes only what no other device could ever hold.
+//! it fits the one with the most free bytes. A fallback takes only what no other device could ever hold. One that
+//! failed to wake is tried elsewhere, on a fallback too if there is nothing else.
 
 mod placing;
 
@@ -219,6 +220,8 @@ struct Model {
     idle_until: Time,
     failures: u32,
     failure: Option<String>,
+    /// Where its last wake failed.
+    failed_on: Option<DeviceId>,
     retry_at: Time,
     rate: Rate,
 }
@@ -268,6 +271,7 @@ impl Machine {
             idle_until: NEVER,
             failures: 0,
             failure: None,
+            failed_on: None,
             retry_at: Time::ZERO,
             rate: Rate::default(),
         });
@@ -398,14 +402,14 @@ impl Machine {
                 model.tier = Tier::Awake;
                 model.load += 1;
                 model.idle_until = model.idle_from(now);
-                (model.failures, model.failure) = (0, None);
+                (model.failures, model.failure, model.failed_on) = (0, None, None);
             }
             Err((tier, reason)) => {
                 model.tier = tier;
                 let wait = backoff.0.saturating_mul(1 << model.failures.min(16)).min(backoff.1);
                 model.retry_at = now.saturating_add(wait);
                 model.failures += 1;
-                model.failure = Some(reason.clone());
+                (model.failure, model.failed_on) = (Some(reason.clone()), Some(model.device));
                 // Whom nobody waits for is tried again only if it is pinned.
                 model.summoned &= model.pinned;
                 self.refuse(key, &Refusal::Failed { reason, retry_in: wait });

@@ -53,7 +53,7 @@ impl Machine {
     }
 
     /// Where a model wakes: where it has memory or is pinned, or else where it fits best, and on `taken` devices,
-    /// which others wait for, only if there are none but them.
+    /// which others wait for, only if there are none but them; where it has just failed to wake, after all others.
     pub(super) fn place(&self, key: ModelKey, taken: &[DeviceId]) -> Result<DeviceId, Refusal> {
         let model = &self.models[key.0];
         let fits = |device| self.check_fit(&model.footprints, device, Some(key));
@@ -61,21 +61,14 @@ impl Machine {
             return fits(model.device).map(|()| model.device);
         }
         let results: Vec<_> = self.devices().map(fits).collect();
-        let holding = |is_fallback| {
-            self.devices().filter(move |device| self.bounds.devices[device.0].is_fallback == is_fallback)
-        };
-        for is_fallback in [false, true] {
-            let best =
-                holding(is_fallback).filter(|device| results[device.0].is_ok()).min_by_key(|&device| {
-                    let missing = self.short(key, device).saturating_sub(self.coming(device));
-                    let (used, max) = self.memory_of(device);
-                    (taken.contains(&device), missing, Reverse(max - used), device)
-                });
-            if let Some(device) = best {
-                return Ok(device);
-            }
-        }
-        Err(self.nearest(results))
+        let holding = self.devices().filter(|device| results[device.0].is_ok());
+        let best = holding.min_by_key(|&device| {
+            let last = (model.failed_on == Some(device), self.bounds.devices[device.0].is_fallback);
+            let missing = self.short(key, device).saturating_sub(self.coming(device));
+            let (used, max) = self.memory_of(device);
+            (last, taken.contains(&device), missing, Reverse(max - used), device)
+        });
+        best.ok_or_else(|| self.nearest(results))
     }
 
     /// Bytes that a device lacks for a model to be awake there.
