@@ -9,11 +9,11 @@ readonly files=(libvk_swiftshader.so vk_swiftshader_icd.json)
 
 scripts/setup.sh gpu-tests # Vulkan's loader
 if [ ! -e "$driver/${files[1]}" ]; then
-  echo "fetching SwiftShader (apt chromium, 81 MB)" >&2
+  echo "fetching SwiftShader (apt chromium-common, 32 MB)" >&2
   tmp=$(mktemp -d)
   trap 'rm -rf "$tmp"' EXIT
-  (cd "$tmp" && apt-get download -qq chromium 2>/dev/null && dpkg -x chromium_*.deb .) \
-    || { echo "apt-get has no chromium" >&2; exit 1; }
+  (cd "$tmp" && apt-get download -qq chromium-common 2>/dev/null && dpkg -x chromium-common_*.deb .) \
+    || { echo "apt-get has no chromium-common" >&2; exit 1; }
   mkdir -p "$driver"
   for file in "${files[@]}"; do mv "$tmp/usr/lib/chromium/$file" "$driver"; done
 fi
