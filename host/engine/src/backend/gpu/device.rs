@@ -439,6 +439,7 @@ impl Device {
     /// Gives the device up, with all that lies there.
     fn lost(&self, reason: &str) -> Error {
         if !self.is_lost.swap(true, Ordering::Relaxed) {
+            tracing::error!(name = self.adapter.name, reason, "the device is given up");
             let wgpu = self.wgpu.clone();
             // The driver may take as long for this as for what it failed to do.
             let end = move || {
